@@ -30,7 +30,12 @@ To continue an interrupted benchmark, run the same command again.
 
 @command(
     click.argument("name", type=click.Choice(tuple(BENCHMARKS)), metavar="NAME"),
-    o.output_option("", "Folder of the report.", shown="<name>-<data>, with the classes and fits", metavar="REPORT"),
+    o.output_option(
+        "",
+        "Folder of the report.",
+        shown="<name>-<data>, followed by --classes and the fits if given",
+        metavar="REPORT",
+    ),
     o.field_option(BenchmarkSpec, "data", metavar="LIST"),
     o.field_option(BenchmarkSpec, "classes", metavar="LIST"),
     o.field_option(BenchmarkSpec, "seeds", metavar="N"),
@@ -54,13 +59,13 @@ def benchmark(name: str, output: str | None, **given: Any) -> Result:
     if done.result.failures:
         failed = len(done.result.failures)
         failure = VaeguardError(
-            f"{workflows.counted(failed, 'cell')} failed (see above); run the same command to try again"
+            f"{workflows.counted(failed, 'measurement')} failed (see above); run the same command to try again"
         )
     elif content["skipped"]:
         skipped = workflows.counted(len(content["skipped"]), "data set", "was were")
         failure = InputsSkippedError(f"Finished; {skipped} not found (see above)")
     cells = content["cells"]
-    line = f"{cells['finished']} of {cells['planned']} cells measured; report: {done.output}/report.html"
+    line = f"{cells['finished']} of {cells['planned']} measurements done; report: {done.output}/report.html"
     return Result({"output": done.output, **workflows.without_pictures(content)}, [line], content, failure=failure)
 
 

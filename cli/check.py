@@ -23,7 +23,9 @@ def check(clean: str) -> Result:
     failure = None
     if done.errors:
         failed = workflows.counted(len(done.errors), "file", "fails fail")
-        failure = RefusedError(f"{failed} the check, first {done.errors[0][0]!r}; restore from a backup")
+        failure = RefusedError(
+            f"{failed} the check, the first is {done.errors[0][0]!r}; restore the changed files from a backup"
+        )
     line = f"{workflows.counted(done.result, 'file', 'is are')} unchanged in {clean}"
     facts = {"output": clean, "files": done.result, "errors": workflows.as_objects(done.errors)}
     return Result(facts, [line], failure=failure)

@@ -53,17 +53,19 @@ def denoise(
     SCANS are folders or files: JPEG, PNG, TIFF (all pages), JPEG 2000, BMP, WEBP and PDF. Clean files are written to a
     new folder with the same structure; the scans are never changed. The size, bit depth, resolution, colour profile and
     EXIF data of each file are kept. Next to each clean file, <file>.json records what was done. pages.csv lists all
-    pages, with those that you should check first at the top, and report.html shows these pages before and after.
+    pages, with those that you should check first at the top, and report.html shows these pages before and after
+    cleaning.
 
     denoise never moves a pixel, so coordinates in existing ALTO or hOCR files stay valid. --derive also writes copies
-    next to each clean file: <file>.bilevel.tif (.pdf for a PDF) is black and white, with the same coordinates;
-    <file>.deskewed.png (with the suffix of the clean file) has straightened pages, rotated by small angles that
-    <file>.json records. Even if you ask for both copies, the bilevel copy is not rotated.
+    next to each clean file. The bilevel copy, <file>.bilevel.tif (for a PDF, <file>.bilevel.pdf), is black and white
+    and has the same coordinates. The deskewed copy has the type of the clean file, such as page.png.deskewed.png; its
+    pages are straightened by small rotations, which <file>.json records. Even if you ask for both copies, the bilevel
+    copy is not rotated.
 
     Ctrl-C stops the job within seconds; to continue, run the same command again.
 
-    If you use --residual, `vaeguard undo` can restore every pixel of the originals. `vaeguard check` tells at any later
-    time whether a clean file has changed.
+    If you use --residual, `vaeguard undo` can restore every pixel of the originals. At any later time, `vaeguard check`
+    shows whether a clean file has changed.
 
     With --piece 3/8, the command cleans the third of eight shares of the scans; when all shares have finished,
     `vaeguard gather CLEAN`, with the folder of the clean scans, writes pages.csv and the report. With --cluster, the

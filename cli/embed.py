@@ -20,8 +20,8 @@ from .output import Result, reporter
     o.output_option("latents.parquet", "Table to write: .parquet, .csv or .jsonl."),
     o.split_option,
     click.option("--plot", type=click.Choice(PROJECTIONS),
-        help="Also write a report, next to the table, that plots every image as a point; a two-dimensional latent"
-         " space is plotted directly."),
+        help="Also write a report, next to the table, that plots every image as a point; a latent space of two"
+         " units is plotted as it is."),
     o.json_option,
 )  # fmt: skip
 def embed(data: str | None, output: str, **options: Any) -> Result:

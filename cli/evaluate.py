@@ -29,7 +29,7 @@ from .output import Result, reporter
 def evaluate(data: str | None, output: str | None, **options: Any) -> Result:
     """Measure how well a model separates anomalies from normal images.
 
-    DATA is a labelled data set, in one of the forms that fit accepts; of a named data set, the official test part is
+    DATA is a labelled data set, in one of the forms that fit accepts; for a named data set, the official test part is
     used. By default, DATA is the named data set that the model was fitted on.
 
     The command prints how well the model works and writes report.html, with the ROC-AUC and its 95 % interval,

@@ -62,6 +62,7 @@ def fit(
         "run": done.output,
         "seconds": done.seconds,
         **done.result.info.record.to_dict(),
+        "advice": (done.report or {}).get("advice", []),
         "left_out": done.left_out,
         "errors": workflows.as_objects(done.errors),
     }

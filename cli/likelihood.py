@@ -27,9 +27,9 @@ from .output import Result, reporter
 def likelihood(data: str | None, output: str | None, **options: Any) -> Result:
     """Measure how good a model is as a generative model: likelihood, samples, latent space.
 
-    DATA is a data set as for evaluate; only its normal images are used. The command measures their negative ELBO and
-    importance-weighted bound in nats and bits per dimension, how close samples of the model come to real images, and
-    what the latent units encode.
+    DATA is a data set as for evaluate; only its normal images are used. The command measures two upper bounds on their
+    −log p(x), the negative ELBO and the importance-weighted bound, in nats and bits per dimension; how close samples of
+    the model come to real images; and what the latent units encode.
     """
     done = workflows.likelihood_to(data, output, reporter(), **options)
     facts = {

@@ -38,7 +38,7 @@ SECTIONS = {
         "gather": "Combine the results of processes started with --piece.",
     },
     "Look inside a model": {
-        "reconstruct": "Show input, restoration and heatmap of the least, middle and most anomalous images.",
+        "reconstruct": "Draw images with their restorations and heatmaps, from least to most anomalous.",
         "sample": "Generate images that look normal to the model.",
         "interpolate": "Morph one image into another through the latent space.",
         "traverse": "Show what each latent unit does.",
@@ -46,8 +46,8 @@ SECTIONS = {
         "likelihood": "Measure the model as a generative model.",
     },
     "Deploy": {
-        "export": "Export a model as one ONNX file, checked against PyTorch.",
-        "verify": "Check that an exported model computes the same as PyTorch.",
+        "export": "Export a model as one ONNX file, and compare it with the PyTorch model.",
+        "verify": "Check that an exported model gives the same results as the PyTorch model.",
     },
     "Measure and report": {
         "report": "Show the report of a run, an evaluation, a benchmark or a job.",
@@ -103,7 +103,10 @@ class LazyGroup(click.Group):
 )
 @click.version_option(own_version(), prog_name="vaeguard")
 def vaeguard() -> None:
-    """Find anomalous images with a variational autoencoder fitted on normal images, and clean scans."""
+    """Find anomalous images, and clean scans.
+
+    The detectors are variational autoencoders that are fitted on normal images only.
+    """
 
 
 def main() -> None:
@@ -144,7 +147,7 @@ def _fault(error: Exception) -> tuple[str, int]:
         return f"this is a bug in vaeguard ({type(error).__name__}: {error}); {report}", 1
     without = "; exported models (.onnx) and `denoise` do not need it" if package in {"torch", "safetensors"} else ""
     name = {"sklearn": "scikit-learn"}.get(package, package)
-    return f"this needs the package {name}, which is not installed; run: {install_line()}{without}", 2
+    return f"this command needs the package {name}, which is not installed; run: {install_line()}{without}", 2
 
 
 def _open_closed() -> None:

@@ -100,27 +100,28 @@ fpr_option = click.option(
 heatmaps_option = click.option(
     "--heatmaps",
     metavar="DIR",
-    help="Also save a picture of each flagged image in this folder, with its heatmap, its spots and, if the"
-    " model restores images, its restoration.",
+    help="Also save a picture of each flagged image in this folder, with its heatmap, its spots and, unless the model"
+    " learns features, its reconstruction.",
 )
 piece_option = click.option(
     "--piece",
     metavar="I/N",
-    help="Do only share I of N of the job; run the other shares as separate processes, and combine all of them"
-    " with `vaeguard gather`.",
+    help="Do only one share of the job, share I of N; run the other shares as separate processes, and combine all of"
+    " them with `vaeguard gather`.",
 )
 cluster_option = click.option(
     "--cluster",
     metavar="ADDRESS",
-    help="Run on a Ray cluster: local starts one on this machine, auto finds a running one, HOST:PORT is the address"
-    " of its head node.",
+    help="Run on a Ray cluster: local starts one on this machine, auto finds a running one, and HOST:PORT connects to"
+    " the"
+    " cluster with this head node.",
 )
 split_option = click.option(
     "--split",
     type=click.Choice(["train", "test"]),
     default="test",
     show_default=True,
-    help="The part to use of a named data set.",
+    help="Which part of a named data set to use.",
 )
 report_option = click.option("--report/--no-report", default=True, show_default=True, help="Also write an HTML report.")
 

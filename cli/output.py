@@ -150,7 +150,7 @@ def parity_line(parity: Parity) -> str:
         f"{workflows.counted(parity.swapped, 'image')} changed rank,"
         f" {workflows.counted(parity.decisions, 'decision', 'differs differ')}, results {bits}"
     )
-    return f"Allowed difference: {parity.tolerance:g}; {changed}"
+    return f"Largest relative error allowed: {parity.tolerance:g}; {changed}"
 
 
 def parity_table(parity: Parity) -> Table:

@@ -22,7 +22,7 @@ from .output import Result, reporter
     o.json_option,
 )  # fmt: skip
 def reconstruct(data: str | None, output: str, **options: Any) -> Result:
-    """Show input, restoration and heatmap of the least, middle and most anomalous images of DATA.
+    """Draw the least anomalous, the median and the most anomalous images of DATA, with restorations and heatmaps.
 
     By default, DATA is the named data set that the model was fitted on.
     """

@@ -18,11 +18,12 @@ from .output import Result, reporter
     click.option("-n", "count", type=click.IntRange(1, 1024), default=64, show_default=True,
         help="Number of images to generate."),
     click.option("--class", "class_", metavar="NAME",
-        help="Generate images of this normal class only; the model needs a prior per class."),
+        help="Generate images of this normal class only; the model must have been fitted with"
+            " --set model.prior=per-class."),
     click.option("--temperature", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
                  help="Spread of the latent vectors: below 1, images are more typical; above 1, more varied."),
     click.option("--aggregate", is_flag=True,
-        help="Sample near the latent vectors of calibration images instead of from the prior."),
+        help="Sample near the latent vectors of calibration images instead of from the model's prior distribution."),
     click.option(
         "--seed", type=click.IntRange(0), default=0, show_default=True,
             help="Random seed; the same seed gives the same images."

@@ -32,14 +32,14 @@ def score(images: tuple[str, ...], output: str, *, piece: str | None, cluster: s
     """Score images with a fitted or exported model.
 
     IMAGES are image files, folders (searched for images), globs, .npy, .npz and IDX files, tar archives, or Parquet
-    files with a column of images; with -, paths are also read from standard input, one per line. The table has one row
-    per image, sorted by path, with the columns path, score (higher = more anomalous), p_value, anomaly, and a column
-    for each term of the score. Files that cannot be read are listed in <output>.errors.csv. <output>.report.html shows
-    the flagged images, and whether the batch as a whole differs from normal images.
+    files with a column of images; with -, paths are also read from standard input, one per line. The command writes a
+    table with one row per image, sorted by path. Its columns are path, score (higher = more anomalous), p_value,
+    anomaly, and one for each term of the score. Files that cannot be read are listed in <output>.errors.csv.
+    <output>.report.html shows the flagged images, and whether the batch as a whole differs from normal images.
 
-    With --heatmaps, spots.csv, next to the table, lists the spots of flagged images: regions that are more anomalous
-    than any region of most normal images. It gives the rank, the position and size in pixels of the original image, the
-    peak and the p_value of each spot.
+    With --heatmaps, the file spots.csv next to the table lists the spots of flagged images: regions of the heatmap with
+    a peak so high that at most one in five normal images reaches it. For each spot, it gives the rank, the position and
+    size in pixels of the original image, the peak and the p_value.
 
     To continue an interrupted job, run the same command again. If the table is finished and only --fpr has changed, the
     images are flagged again without being scored again.
@@ -76,7 +76,7 @@ def score(images: tuple[str, ...], output: str, *, piece: str | None, cluster: s
     lines = [f"Report: {output}.report.html"] if report else []
     if options["heatmaps"] and summary.anomalies:
         lines.append(f"Heatmaps of the flagged images: {options['heatmaps']}")
-        lines.append(f"Places of the spots: {summary.spots}")
+        lines.append(f"Positions of the spots: {summary.spots}")
     if summary.note and not report:  # a report contains the note
         say(f"note: {summary.note}")
     facts = {**summary.to_dict(), **({"drift": report["drift"]} if report else {})}

@@ -11,10 +11,11 @@ from .output import Result, reporter
 
 @command(o.run_option, o.output_option("traversal.png"), o.json_option)
 def traverse(model: str | None, output: str) -> Result:
-    """Show what each latent unit does: the mean image, with one unit moved from -3 to 3 standard deviations.
+    """Show what each latent unit does, by moving one unit at a time.
 
-    At most ten units are shown, in the order of their rate, highest first. Units that carry no information are marked
-    as inactive.
+    The command decodes the mean latent vector of the calibration images, with one unit moved by -3 to 3 standard
+    deviations. It shows at most ten units, those that carry the most information first (highest KL divergence). Units
+    that carry no information are marked as inactive.
     """
     traversal = workflows.traverse_to(output, reporter(), model=model).result
     units = traversal["units"]

@@ -25,12 +25,12 @@ from .output import Result, parity_line, parity_table, reporter
     click.option(
         "--tolerance",
         type=click.FloatRange(0, min_open=True),
-        help="Largest relative error allowed.  [default: by device]",
+        help="Largest relative error allowed.  [default: depends on the device]",
     ),
     o.json_option,
 )
 def verify(exported: str, **options: Any) -> Result:
-    """Check that the exported model FILE.onnx computes the same as PyTorch, on this machine.
+    """Check that the exported model FILE.onnx gives the same results on this machine as the PyTorch model.
 
     With --model, the command compares every output, the ranking by score and the decisions with those of the original
     run, on its calibration images and on random noise, in batches of 1, 7, 64 and 256. Without --model, it scores
@@ -43,6 +43,6 @@ def verify(exported: str, **options: Any) -> Result:
         parity.check(exported)
     except RefusedError as error:
         failure = error
-    original = "PyTorch" if options["model"] else "PyTorch's results from its export"
+    original = "PyTorch" if options["model"] else "the PyTorch results stored in it"
     lines = [parity_line(parity), *([] if failure else [f"{exported} agrees with {original}"])]
     return Result({"model": exported, **parity.to_dict()}, lines, table=parity_table(parity), failure=failure)

@@ -29,10 +29,10 @@ def watch(folders: tuple[str, ...], output: str, **options: Any) -> None:
     """Score new images in folders as they arrive, until interrupted.
 
     FOLDER can also be a glob in quotes. Flagged images are printed at once, with their p-values. If an image is
-    overwritten, it is scored again and gets a new row. If a file cannot be read, and has not changed for a minute, it
-    is listed as an error. If the p-values, or the brightness, sharpness or size of the images, change lastingly, this
-    is reported as drift and listed in <output>.drift.jsonl. The chance of a false drift alarm is at most 1 % for the
-    whole watch.
+    overwritten, it is scored again and gets a new row. A file that cannot be read is listed as an error once it has not
+    changed for a minute. A lasting change of the p-values, or of the brightness, sharpness or size of the images, is
+    reported as drift and listed in <output>.drift.jsonl. The chance of a false drift alarm is at most 1 % for the whole
+    watch.
 
     Ctrl-C stops the watch; to continue with the same table, run the same command again.
     """

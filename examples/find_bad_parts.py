@@ -35,5 +35,5 @@ new = vaeguard.open_images(folder / "new")
 found = detector.inspect(np.asarray(new.images[:]), pictures=True)
 for row in np.flatnonzero(found.p_value <= summary.fpr):
     y, x = np.unravel_index(found.heatmap[row].argmax(), found.heatmap[row].shape)
-    print(f"{new.paths[row]}: p-value {found.p_value[row]:.3f}, strangest at x {x}, y {y}")
+    print(f"{new.paths[row]}: p-value {found.p_value[row]:.3f}, most anomalous at x {x}, y {y}")
 print(f"{summary.anomalies} of {summary.images} new parts are flagged; the table is {summary.output}")

@@ -72,7 +72,10 @@ def assert_all_work(home, folder, command, line):
         )
         assert done.returncode == code, (step, done.stderr)
         if code:
-            assert f"error: this needs the package torch, which is not installed; run: {line}; exported" in done.stderr
+            assert (
+                f"error: this command needs the package torch, which is not installed; run: {line}; exported"
+                in done.stderr
+            )
     assert (home / "originals" / "page.png").read_bytes() == (home / "scans" / "page.png").read_bytes()
     assert json.loads((home / "evaluation" / "report.json").read_text())["kind"] == "evaluation"
 
@@ -127,7 +130,7 @@ def test_the_line_that_installs_what_is_missing(there, line, extra, monkeypatch)
     monkeypatch.setattr(packages, "has", lambda name: name in there)
     assert (packages.install_line(), packages.install_line("cluster")) == (line, extra)
     said, code = main._fault(ModuleNotFoundError("No module named 'sklearn'", name="sklearn.metrics"))
-    assert (said, code) == (f"this needs the package scikit-learn, which is not installed; run: {line}", 2)
+    assert (said, code) == (f"this command needs the package scikit-learn, which is not installed; run: {line}", 2)
 
 
 def test_a_module_of_ones_own_that_is_missing_is_a_fault():

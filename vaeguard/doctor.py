@@ -148,7 +148,9 @@ def check_distributions() -> Check:
     """Name the distribution that is installed, and check that there are not both, which hold the same modules."""
     there = installed((FULL,)).get(FULL, "a checkout")
     if is_light():
-        return Check("vaeguard", "ok", f"{there}, without training; to add it, run: {install_line()}")
+        return Check(
+            "vaeguard", "ok", f"{there}, without the packages for training; to add them, run: {install_line()}"
+        )
     if has(FULL) and has(LIGHT):
         remedy = f"pip uninstall -y {FULL} {LIGHT} && {install_line()}"
         return Check("vaeguard", "fail", f"{FULL} and {LIGHT} overwrite each other", remedy)
@@ -217,7 +219,7 @@ def check_torch(probe: dict[str, Any] | str) -> Check:
     found = f"{probe['version']}, {built}, {devices or 'no CUDA device'}, {probe['threads']} threads"
     if probe["problem"]:
         advice = "update the GPU's driver, or set `device` to 'cpu'"
-        return Check("PyTorch", "fail", f"{found}; computing on it fails: {probe['problem']}", advice)
+        return Check("PyTorch", "fail", f"{found}; computing on the GPU fails: {probe['problem']}", advice)
     return Check("PyTorch", "ok", found)
 
 
@@ -226,7 +228,7 @@ def check_torchvision(probe: dict[str, Any] | str) -> Check:
     if isinstance(probe, str):
         advice = "install matching versions: pip install --upgrade torch torchvision"
         return Check("torchvision", "fail", probe, advice)
-    return Check("torchvision", "ok", f"{probe['version']}, its operators work")
+    return Check("torchvision", "ok", f"{probe['version']}; its compiled operators work")
 
 
 def check_onnxruntime(probe: dict[str, Any] | str, *, gpu: bool) -> Check:
@@ -240,8 +242,8 @@ def check_onnxruntime(probe: dict[str, Any] | str, *, gpu: bool) -> Check:
         found += " (the package supports CUDA, but CUDA does not work here)"
     if used == "CPU" and gpu:
         advice = (
-            "PyTorch sees a GPU that ONNX Runtime does not use; give both the same CUDA version, or set `device` to"
-            " 'cpu'"
+            "PyTorch sees a GPU that ONNX Runtime does not use; install both for the same CUDA version, or set"
+            " `device` to 'cpu'"
         )
         return Check("ONNX Runtime", "warn", found, advice)
     return Check("ONNX Runtime", "ok", found)

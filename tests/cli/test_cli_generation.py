@@ -88,7 +88,7 @@ def test_latents_are_a_table(home):
     ("arguments", "message"),
     [
         (("sample", "-m", "plain", "--class", "3"), "to 'per-class' and fit again"),
-        (("sample", "-m", "classes", "--class", "9"), "no class '9'; it has 0, 1"),
+        (("sample", "-m", "classes", "--class", "9"), "no class '9'; its classes are 0, 1"),
         (("sample", "-m", "plain", "-o", "x.jpg"), "ends in .png"),
         (("sample", "-m", "model.onnx"), "exported file"),
         (("interpolate", "digits", "-m", "plain"), "give two, or four for a square"),

@@ -31,7 +31,7 @@ def test_labels_are_read_as_the_page_saves_them(tmp_path):
         (b"file,verdict\na.png,ok\n", "no rows with the columns path and label"),
         (HEAD.encode() + b"a.png,ok,1,0,7\n", "row 1: the label is 'ok'; it must be normal, defect or unsure"),
         (HEAD.encode() + b"a.png,normal,maybe,0,7\n", "row 1: flagged and audit must be 0 or 1"),
-        (HEAD.encode() + b"a.png,normal,1,0,-7\n", "batch a number of images"),
+        (HEAD.encode() + b"a.png,normal,1,0,-7\n", "batch must be a number of images"),
         (HEAD.encode() + b"a.png\n", "row 1: the label is None"),
         (HEAD.encode() + b",normal,1,0,7\n", "row 1: the path is missing"),
         (HEAD.encode() + b"a.png,normal,1,0,7\na.png,defect,1,0,7\n", "lists 'a.png' twice"),

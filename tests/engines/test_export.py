@@ -217,7 +217,7 @@ def test_lost_parity_refuses_the_export_and_leaves_nothing(run, tmp_path, monkey
         return program
 
     monkeypatch.setattr(exporting, "_translated", off)
-    with pytest.raises(RefusedError, match="score is off by"):
+    with pytest.raises(RefusedError, match="score has a relative error of"):
         vaeguard.export(vaeguard.load(run, "cpu"), tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
 
@@ -238,10 +238,10 @@ def test_parity_sees_swaps_decisions_and_wrong_bits(run):
 
     images = bars(50, seed=3)[0]
     compared = {
-        "score is off by": lambda found: found.score.__iadd__(np.float32(0.1) * (np.arange(len(found)) % 2)),
+        "score has a relative error": lambda found: found.score.__iadd__(np.float32(0.1) * (np.arange(len(found)) % 2)),
         "changed rank": lambda found: found.score.__imul__(-1),
         "decisions": lambda found: found.p_value.__imul__(0.5),
-        "batch around it": lambda found: found.terms["kl"].__imul__(np.float32(1 + 1e-7 * len(found))),
+        "depend on its batch": lambda found: found.terms["kl"].__imul__(np.float32(1 + 1e-7 * len(found))),
     }
     for message, change in compared.items():
         parity = compare(detector, Other(change), images)
@@ -353,7 +353,7 @@ def test_a_file_that_does_not_say_what_it_carries_is_found(exported):
 
     assert set(verify().errors) == {"score", "p_value", *detector.info.term_names}
     problem = verify(answers=(onnx.answers[0] * 1.01, *onnx.answers[1:])).problems[0]
-    assert problem.startswith("score is off by 0.0")
+    assert problem.startswith("score has a relative error of 0.0")
     for changes in (
         {"noise": ""},
         {"answers": onnx.answers[1:]},

@@ -143,7 +143,7 @@ def test_lost_parity_of_a_part_leaves_no_file_at_all(tmp_path, monkeypatch, brok
         return program
 
     monkeypatch.setattr(exported_parts, "translated", off)
-    with pytest.raises(RefusedError, match=f"{broken} .* is off by"):
+    with pytest.raises(RefusedError, match=f"{broken} .* has a relative error"):
         vaeguard.export(vaeguard.load(bars_run, "cpu"), tmp_path / "m.onnx", parts=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -152,7 +152,7 @@ def test_patches_have_no_parts(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (30, 1, 16, 16)).astype(np.uint8)
     spec = ModelSpec(kind="mlp", hidden=(8,), latent=2, patch=8)
     detector = vaeguard.fit(images, model=spec, training=TrainSpec(epochs=1, device="cpu"))
-    with pytest.raises(UsageError, match="a model of patches or features has no latent of a whole image"):
+    with pytest.raises(UsageError, match="a model of patches or features has no latent vector for a whole image"):
         vaeguard.export(detector, tmp_path / "m.onnx", parts=True)
     assert list(tmp_path.iterdir()) == []
 

@@ -28,7 +28,7 @@ def steps(shape=(1, 128, 128), images=1000, score=WEAK, caught=CAUGHT, **model):
             "`size=256x256` | a larger network: fit with `features=wide_resnet50_2` and",
         ),
         (steps(score=STRONG, caught=MISSED, features="resnet18"), "`size=256x256`"),
-        (steps(images=60), "more normal images of every normal kind: the fit learned from only 50"),
+        (steps(images=60), "more normal images of every kind: the fit learned from only 50"),
     ],
 )
 def test_a_weak_score_gets_steps_to_try(found, said):

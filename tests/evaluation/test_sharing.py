@@ -87,7 +87,7 @@ def test_a_table_that_was_joined_is_made_again_at_another_rate_only(images, dete
 def test_what_is_missing_is_named_and_the_plain_command_does_it(images, detector):
     score_files(detector, images, "whole.csv")
     shared(detector, images, "s.csv", (1,), 5)
-    said = r"7 of 9 pieces are missing: 'images/016.png' to 'images/031.png', .* and \d more"
+    said = r"7 of 9 parts are missing: 'images/016.png' to 'images/031.png', .* and \d more"
     with pytest.raises(VaeguardError, match=said):
         gather_scores("s.csv")
     assert score_files(detector, images, "s.csv").resumed == 31
@@ -116,7 +116,7 @@ def test_parts_that_are_not_of_the_plan_or_not_whole_do_not_count(images, detect
     shutil.copy(parts[0], job_folder("s.csv") / "stray.csv")
     shutil.copy(f"{parts[0].with_suffix('')}.json", job_folder("s.csv") / "stray.json")
     parts[1].write_bytes(parts[1].read_bytes()[:-9])
-    with pytest.raises(VaeguardError, match="1 of 9 pieces is missing"):
+    with pytest.raises(VaeguardError, match="1 of 9 parts is missing"):
         gather_scores("s.csv")
     shared(detector, images, "s.csv", (1, 2), 2)
     gather_scores("s.csv")

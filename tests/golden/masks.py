@@ -35,7 +35,7 @@ PATTERNS = (
     ),
     (re.compile(rf"\b(?:about |in )?{NUMBER} (?:s|ms|µs|min|h)(?![\w/])"), "<time>"),
     (re.compile(rf"\b{NUMBER} (?:MP|images|pages|files|rows|vectors)(?:/s| a second| per second)"), "<speed>"),
-    (re.compile(rf'{NUMBER}(?=</span><span class="label">images a second)'), "<speed>"),
+    (re.compile(rf'{NUMBER}(?=</span><span class="label">images per second)'), "<speed>"),
     (re.compile(r"(?m)^seconds  .*$"), "seconds <time>"),
     (re.compile(rf'(?<=data-figure="seconds">){NUMBER}'), "<time>"),
     (re.compile(rf"\b{NUMBER} (?:kB|MB|GB|MiB|GiB)(?= (?:free|of memory|at most))"), "<memory>"),

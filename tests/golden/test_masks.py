@@ -29,7 +29,7 @@ def test_what_differs_from_run_to_run_is_masked(masks, one, other):
     ("one", "other"),
     [
         ("596 images scored in 0.8 s", "595 images scored in 0.8 s"),
-        ("Allowed difference: 0.001", "Allowed difference: 0.002"),
+        ("Largest relative error allowed: 0.001", "Largest relative error allowed: 0.002"),
         ('{"seconds": 1.5, "images": 3}', '{"seconds": 1.5, "images": 4}'),
         ('{"seconds": 1.5}', '{"seconds": null}'),
         ("cd" * 32, "ef" * 32),

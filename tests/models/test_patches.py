@@ -207,8 +207,8 @@ def test_colour_images_of_any_size_are_taken():
     ("spec", "images", "message"),
     [
         ({"patch": 3}, None, "`patch` is 3; it must be at least 4"),
-        ({"patch": 8, "guided": True}, None, "remove it, or remove `guided`"),
-        ({"patch": 8, "prior": "per-class"}, None, "the `prior` per class"),
+        ({"patch": 8, "guided": True}, None, "remove `patch`, or remove `guided`"),
+        ({"patch": 8, "prior": "per-class"}, None, "remove `guided` and `prior`"),
         ({"patch": 32}, textured(20), "at least 64 pixels"),
         ({"patch": 8}, np.zeros((40, 9)), "vectors"),
     ],

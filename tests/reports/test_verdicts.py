@@ -65,7 +65,7 @@ def test_what_is_caught_at_the_stated_rate_limits_the_headline(caught, headline,
     found = verdict(evaluation(0.999, 0.998, 1, detection_rate=vars(share_of(caught, 60))))
     assert headline in found.headline
     assert found.tone == tone
-    assert [note.startswith("by its ROC-AUC alone the verdict would be") for note in found.notes] == [True] * (
+    assert [note.startswith("by the ROC-AUC alone, the verdict would be") for note in found.notes] == [True] * (
         caught < 50
     )
 
@@ -179,7 +179,7 @@ def test_only_what_was_judged_clean_is_called_clean():
     assert verdict(scans(1, {})).sentence == "1 page in 1 file restored."
     assert verdict(scans(1, {CLEAN: 9, BILEVEL: 3})).sentence == (
         "1 of 13 pages in 1 file restored; 12 pages were left unchanged: 9 because nothing to restore was found,"
-        " 3 because they have only two levels."
+        " 3 because they have only two grey levels."
     )
 
 
@@ -194,7 +194,7 @@ def test_where_nothing_can_be_flagged_that_is_said_and_how_it_could_be():
     found = verdict(scored(0, 60, 8, note="no image can be flagged at a false-alarm rate of 0.05: ..."))
     assert found.headline == "No image can be flagged at a false-alarm rate of 0.05"
     assert found.tone == "poor"
-    assert "calibrated on 8 normal images, so its smallest p-value is 0.11" in found.sentence
+    assert "calibrated on 8 normal images, so the lowest possible p-value is 0.11" in found.sentence
     assert "needs 19 calibration images" in found.sentence
     assert "alone" not in found.sentence
     way = "raise the false-alarm rate to 0.12, or fit with more images or a larger training.calibration"

@@ -70,7 +70,7 @@ def test_the_file_says_what_the_network_says(content, plane):
 def test_a_file_appears_only_if_it_says_what_the_network_says(content, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "denoiser_bytes", lambda _: content)
     other = DenoiserNetworks(direct=net(seed=1), kind="photo", interval=2.0, card={})
-    with pytest.raises(RefusedError, match=r"restored is off by .*update torch"):
+    with pytest.raises(RefusedError, match=r"restored has a relative error of .*update torch"):
         write_denoiser(other, tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
     parity = write_denoiser(DenoiserNetworks(direct=net(), kind="photo", interval=2.0, card={}), tmp_path / "a.onnx")

@@ -54,8 +54,8 @@ def test_pairs_that_do_not_agree_are_listed(folders):
     assert source.images + source.held_out == 3
     reasons = dict(source.errors)
     assert len(reasons) == 3
-    assert "more pages with shades of grey than" in reasons[str(folders / "noisy/more.tif")]
-    assert "fewer pages with shades of grey than" in reasons[str(folders / "noisy/fewer.tif")]
+    assert "more grey or colour pages than" in reasons[str(folders / "noisy/more.tif")]
+    assert "fewer grey or colour pages than" in reasons[str(folders / "noisy/fewer.tif")]
     assert "has '3.jpg' and '3.png' for it" in reasons[str(folders / "noisy/deep/3.tif")]
     Image.open(folders / "noisy/deep/3.tif").save(folders / "noisy/deep/3.png")
     (folders / "noisy/deep/3.tif").unlink()

@@ -832,10 +832,10 @@ def test_the_list_to_look_at_holds_what_was_left_in_doubt_or_much_changed():
     ]  # fmt: skip
     assert sorted([*fine, *look[::-1]], key=worth_a_look)[:4] == look
     one, two = {"reason": BILEVEL, "pages": 1}, {"reason": "its paper was not found", "pages": 2}
-    assert left_clause([one]) == "1 page was left unchanged because it has only two levels"
+    assert left_clause([one]) == "1 page was left unchanged because it has only two grey levels"
     assert left_clause([two]) == "2 pages were left unchanged because their paper was not found"
     assert left_clause([two, one]) == (
-        "3 pages were left unchanged: 2 because their paper was not found, 1 because it has only two levels"
+        "3 pages were left unchanged: 2 because their paper was not found, 1 because it has only two grey levels"
     )
 
 

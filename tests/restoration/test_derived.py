@@ -173,7 +173,7 @@ def test_deskewed_pages_are_straight_and_straight_ones_are_not_turned(scans):
         False,
         True,
     ]
-    assert derived("clean/two.png")["deskewed"]["pages"][0]["reason"] == "it has only two levels"
+    assert derived("clean/two.png")["deskewed"]["pages"][0]["reason"] == "it has only two grey levels"
 
 
 def test_a_page_of_a_pdf_is_turned_with_everything_on_it(scans):
@@ -244,7 +244,7 @@ def test_no_copy_takes_the_name_of_another_file(scans):
     denoise_scans("scans", "other", device="cpu")
     before = tree("other")
     errors = dict(denoise_scans("scans/page.png", "other", outputs=outputs, device="cpu").errors)
-    assert "'other/page.png.bilevel.tif' lies there" in errors["scans/page.png"]
+    assert "'other/page.png.bilevel.tif' already exists" in errors["scans/page.png"]
     assert tree("other")["page.png.bilevel.tif"] == before["page.png.bilevel.tif"]
 
 

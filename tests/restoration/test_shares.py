@@ -32,7 +32,7 @@ def test_the_tree_of_shares_is_that_of_one_process(scans):
     options = {"outputs": DenoiseOutputs(jpeg=90)}
     whole = denoise_scans(scans, "whole", device="cpu", **options)
     assert [share(number, 3, **options).finished for number in (2, 1)] == [2, 4]
-    with pytest.raises(VaeguardError, match=r"2 of 6 pieces are missing: 'box/2\.pdf', 'broken\.png'"):
+    with pytest.raises(VaeguardError, match=r"2 of 6 parts are missing: 'box/2\.pdf', 'broken\.png'"):
         gather_scans(Path("clean"))
     done = share(3, 3, **options)
     assert [path for path, _ in done.errors] == ["scans/broken.png"]

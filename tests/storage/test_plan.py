@@ -36,7 +36,7 @@ def test_the_first_plan_stays_and_the_same_one_is_welcome(tmp_path):
     for _ in range(2):
         PLAN.enter(Store(tmp_path))
     assert read_plan(Store(tmp_path)) == PLAN
-    assert PLAN.missing(["k1"]) == "1 of 2 pieces is missing: 'd\udcff.png'"
+    assert PLAN.missing(["k1"]) == "1 of 2 parts is missing: 'd\udcff.png'"
     assert not PLAN.missing(["k2", "other", "k1"])
 
 

@@ -576,7 +576,7 @@ def test_what_is_for_images_only_is_refused_for_vectors(settings, message):
 
 @pytest.mark.parametrize("training", [TrainSpec(free_bits=0.1), TrainSpec(kl_warmup=2)])
 def test_an_autoencoder_has_no_rate_to_spare(training):
-    with pytest.raises(UsageError, match="an autoencoder has no rate"):
+    with pytest.raises(UsageError, match="an autoencoder has no KL divergence"):
         vaeguard.fit(bars(60)[0], model=replace(SMALL, autoencoder=True), training=training)
 
 

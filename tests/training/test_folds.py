@@ -119,7 +119,7 @@ def test_a_fit_on_twenty_images_flags_resumes_to_the_same_bits_and_judges_its_im
     assert record.classes[0].flagged <= 0.05
     sentence = verdict(vaeguard.read_report(tmp_path / "whole")).sentence
     assert "fitted on all 20 normal images" in sentence
-    assert "The lowest p-value is 0.048" in sentence
+    assert "The lowest possible p-value is 0.048" in sentence
     shares = [done for done, _, _ in progress]
     assert shares == sorted(shares)
     assert shares[-1] == progress[-1][1]

@@ -123,7 +123,7 @@ class BenchmarkSpec:
     classes : str or None
         `one-class-out`, `one-class`: which classes take their turn, `"0-3"` or names; None means all.
     seeds : int or None
-        Repetitions with seeds 0, 1, ...; None means 10 for `tables`, else 3.
+        Number of repetitions, with seeds 0, 1, ...; None means 10 for `tables`, else 3.
     fits : tuple of str
         Ways to fit our own method, `guided`, `unlabelled`, `features`, `patches`; empty means the benchmark's default.
     baselines : bool
@@ -133,9 +133,9 @@ class BenchmarkSpec:
     size : (H, W) or None
         `defects`: images are scaled to this height and width in pixels; None takes each set's own.
     data_dir : path or None
-        The folder of named data; None takes $VAEGUARD_DATA, else `data`.
+        The folder of the named data sets; None takes $VAEGUARD_DATA, else `data`.
     download : bool
-        Fetch named image sets and weights of networks that are missing.
+        Download missing image sets and weights of networks.
 
     Raises
     ------
@@ -273,7 +273,7 @@ def _pair(spec: BenchmarkSpec, pair: str) -> list[Case]:
     if test.images.shape[1:] != anomalies.images.shape[1:]:
         shapes = f"{test.images.shape[1:]} and {anomalies.images.shape[1:]}"
         raise UsageError(
-            f"`data` has {pair!r}, whose images have different shapes (C, H, W), {shapes}; choose a different one"
+            f"`data` has {pair!r}, whose images have different shapes (C, H, W), {shapes}; choose a different pair"
         )
     anomalous = np.arange(len(test) + len(anomalies)) >= len(test)
     task = ImageTask(train, None, np.concatenate([test.images, anomalies.images]), anomalous)

@@ -35,7 +35,7 @@ ALARMS_NOTE = (
     " seeds, with the Clopper-Pearson interval of one test part; this interval takes the threshold as"
     " given and judges these particular detectors. Expected: the range of rates (beta-binomial) of a"
     " split-conformal threshold, which itself comes from finitely many held-out images; this range"
-    " judges the method, and a sound method lies inside it in 95 % of the cells."
+    " judges the method, and a sound method lies inside it in 95 % of the measurements."
 )
 
 

@@ -40,10 +40,11 @@ def benchmark(
 ) -> BenchmarkReport:
     """Measure every cell of a benchmark and write `report.json` and `.html` into the folder `output`.
 
-    Each finished cell is kept in `output/cells.jsonl`. The same call again measures only the missing cells: a cell is
-    reused if settings, data, split and `cells.METHOD` are the same. A cell that fails is listed in the report, and
-    the others go on. The report is written at the end, also when the run is interrupted. More classes, pairs, tables,
-    seeds or fits extend the report; a run that would drop an earlier cell is refused.
+    Each cell, one method, case and seed, is kept in `output/cells.jsonl` when it is finished. The same call again
+    measures only the missing cells: a cell is reused if settings, data, split and `cells.METHOD` are the same. If a
+    cell fails, it is listed in the report, and the others are still measured. The report is written at the end, even if
+    the run is interrupted. More classes, pairs, tables, seeds or fits extend the report; a run that would drop an
+    earlier cell is refused.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ def benchmark(
     ------
     UsageError
         The data does not suit the benchmark, `output` contains the report of another benchmark, or the new report would
-        lose cells: fewer are asked for, they were measured with other settings, or their file is gone.
+        lose cells: fewer are requested, they were measured with different settings, or their file is missing.
     VaeguardError
         None of the data is there, the folder cannot be written, or another process is writing to it.
     """
@@ -128,8 +129,8 @@ def _check_report(folder: Path, spec: BenchmarkSpec) -> None:
     finished = report["cells"]["finished"]
     if finished and not (folder / CELLS_NAME).exists():
         raise UsageError(
-            f"{str(folder)!r} contains a report of {finished} cells, but {CELLS_NAME} is missing; choose a different"
-            " `output`, or delete the report"
+            f"{str(folder)!r} contains a report of {finished} measurements, but {CELLS_NAME} is missing; choose a"
+            " different `output`, or delete the report"
         )
 
 
@@ -140,13 +141,13 @@ def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan, finished: Mapping[
     if not lost:
         return
     missing = f" ({plan.skipped[0]})" if plan.skipped else ""
-    reason = f"{lost[0]!r} is not among the cells to measure{missing}"
+    reason = f"{lost[0]!r} is not among the planned measurements{missing}"
     advice = "use at least the earlier `data`, `classes`, `seeds`, `fits` and `baselines`"
     if changed := sorted(set(lost) & set(planned.values())):
         reason = f"{changed[0]!r} was measured with different settings or by a different version"
         advice = "use the earlier settings"
     raise UsageError(
-        f"{str(folder)!r} contains {counted(len(finished), 'cell')}, and {len(lost)} of them would be"
+        f"{str(folder)!r} contains {counted(len(finished), 'measurement')}, and {len(lost)} of them would be"
         f" lost because {reason};"
         f" choose a different `output`, or {advice}"
     )

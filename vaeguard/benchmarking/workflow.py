@@ -23,7 +23,7 @@ def benchmark_into(folder: str, reporter: Reporter, spec: BenchmarkSpec, **fit_s
     reporter.say(f"Report folder: {folder}")
     with (
         reporter.progress("benchmarking") as progress,
-        reporter.going_on(f"finished cells are in {folder}"),
+        reporter.going_on(f"finished measurements are in {folder}"),
     ):
         report = benchmark(spec, folder, command=reporter.command, progress=progress, **fit_settings)
     return Outcome(folder, report, report.to_dict())

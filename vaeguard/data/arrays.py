@@ -368,7 +368,7 @@ def check_labels(name: str, classes: ClassLabels, count: int) -> ClassLabels:
         There are fewer or more labels.
     """
     if len(classes[0]) != count:
-        raise RefusedError(f"{name!r} has {len(classes[0])} labels for {count} images; give one for each")
+        raise RefusedError(f"{name!r} has {len(classes[0])} labels for {count} images; give one label for each")
     return classes
 
 
@@ -433,7 +433,8 @@ def _to_float32(table: npt.NDArray[Any], name: str) -> npt.NDArray[np.float32]:
         vectors = np.ascontiguousarray(table, np.float32)
     if not np.isfinite(vectors).all():
         raise RefusedError(
-            f"{name!r} contains NaN, infinity or numbers too large for float32; replace them or remove their rows"
+            f"{name!r} contains NaN, infinity or numbers too large for float32; replace these numbers or remove their"
+            " rows"
         )
     return vectors
 

@@ -140,7 +140,8 @@ def decode_files(
         decoded = _load(entry, key.hexdigest(), total)
     if decoded is None:
         raise VaeguardError(
-            f"the cache in {str(entry.parent)!r} loses written data; set VAEGUARD_CACHE to a different folder"
+            f"files written to the cache in {str(entry.parent)!r} cannot be read back; set VAEGUARD_CACHE to a"
+            " different folder"
         )
     return decoded
 

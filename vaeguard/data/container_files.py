@@ -238,7 +238,11 @@ def _cell(number: int, cell: Any) -> tuple[str, Values, str]:
     name, nothing = f"{number:05d}", as_array(b"")
     if _is_struct(cell):
         if cell.is_valid and not cell["bytes"].is_valid and "path" in cell and cell["path"].is_valid:
-            return name, nothing, f"the table contains only its path {cell['path'].as_py()!r}; store its bytes there"
+            return (
+                name,
+                nothing,
+                f"the table contains only its path {cell['path'].as_py()!r}; store the bytes of the image there",
+            )
         cell = cell["bytes"] if cell.is_valid else cell
     cell = getattr(cell, "value", cell)  # of a dictionary
     if not cell.is_valid:

@@ -85,15 +85,15 @@ def open_images(
     """Open a data set: its name, a folder, an image file, a glob of these, an array, a tar archive, a Parquet file.
 
     `split` chooses the part of a named set, of a folder or tar archive with `train` and `test` in it, of an `.npz` with
-    both, and of a folder of Parquet files whose names begin with these. Named sets win over folders of the same name;
-    write `./mnist` for the folder. Image files are decoded once into the cache, by `jobs` threads (None: as many as the
-    machine has use for); `progress(done, total, text)` counts them. `rule` sets the size and channels of the images.
-    None takes the median height and width of the files of `normal_classes` (None: all), scaled down to 128
-    pixels on the longer side if the shorter one has fewer than 96. Named sets lie in `data_dir` (None:
-    `$VAEGUARD_DATA`, else `data/`), or are fetched into it with `download`. What lies at a URL is copied first, into
-    the folder of temporary files, and the copy is removed when it was read.
+    both, and of a folder of Parquet files whose names begin with `train` and `test`. Named sets take precedence over
+    folders of the same name; write `./mnist` for the folder. Image files are decoded once into the cache, by `jobs`
+    threads (None: depends on the machine); `progress(done, total, text)` counts them. `rule` sets the size and channels
+    of the images. None takes the median height and width of the files of `normal_classes` (None: all), scaled down to
+    128 pixels on the longer side if the shorter one has fewer than 96. Named sets are searched for in `data_dir` (None:
+    `$VAEGUARD_DATA`, else `data/`), or downloaded into it with `download`. Data at a URL are first copied into the
+    folder of temporary files, and the copy is removed after reading.
 
-    Classes are the sub-folders of a folder or of a tar archive, the labels beside an IDX file or in an `.npz`, and the
+    Classes are the sub-folders of a folder or of a tar archive, the labels next to an IDX file or in an `.npz`, or the
     column `label` or `class` of a Parquet file.
 
     Raises
@@ -103,7 +103,7 @@ def open_images(
     VaeguardError
         A named set is missing, a download failed, or no image can be read.
     RefusedError
-        A container is damaged or does not hold images.
+        A container is damaged or does not contain images.
     """
     if split not in ("train", "test"):
         raise UsageError(f"`split` is {split!r}; it must be 'train' or 'test'")
@@ -509,8 +509,8 @@ def _no_such_data(data: str) -> UsageError:
 def _no_data_set(path: Path) -> UsageError:
     if path.suffix.lower() in SHEETS:
         return UsageError(
-            f"{str(path)!r}: tables must be .npz or .npy files of floats, with arrays x and y (the labels); save"
-            " it as one of these"
+            f"{str(path)!r}: tables must be .npz or .npy files of floats, with arrays x and y (the labels); save the"
+            " table as one of these"
         )
     return UsageError(
         f"{str(path)!r} is not a data set; give images, a folder of images, an IDX file of images, an .npz,"

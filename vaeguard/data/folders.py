@@ -239,7 +239,7 @@ def class_labels(own: Folder, other: Folder | None = None) -> ClassLabels | None
         if bool(classes) != bool(others) and own.names:
             flat, sorted_ = (own, other) if others else (other, own)
             raise UsageError(
-                f"{flat.path!r} is flat, but {sorted_.path!r} has class sub-folders; use the same layout for both,"
+                f"{flat.path!r} has no class sub-folders, but {sorted_.path!r} has; use the same layout for both,"
                 " such as"
                 f" {str(Path(flat.path) / 'good')!r}"
             )

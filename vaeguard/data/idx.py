@@ -138,7 +138,9 @@ def _unpacked(read: Callable[[int], bytes], expected: int, path: Path) -> bytes:
     if expected > path.stat().st_size * _GZIP_MOST:
         return b""
     if expected > MAX_MEMORY // 2:
-        raise RefusedError(f"{str(path)!r} unpacks to {expected / 2**30:.1f} GB; unpack it first, as with gunzip")
+        raise RefusedError(
+            f"{str(path)!r} unpacks to {expected / 2**30:.1f} GB; unpack it first, for example with gunzip"
+        )
     return read(expected + 1)
 
 

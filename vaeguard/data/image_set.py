@@ -188,7 +188,7 @@ def from_array(images: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> Im
     Raises
     ------
     RefusedError
-        The shape or type is not supported, a vector holds NaN or infinity, or the labels do not fit.
+        The shape or type is not supported, a vector contains NaN or infinity, or the number of labels is wrong.
     UsageError
         `images` is a name, which `vaeguard.open_images` opens.
     """

@@ -117,7 +117,7 @@ _EXIF_KEYS = ("exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp")
 
 @dataclass(frozen=True)
 class ImageRule:
-    """The shape that every image is brought to.
+    """The size and channels to which every image is converted.
 
     Attributes
     ----------
@@ -280,7 +280,7 @@ def shape_array(image: Bytes, rule: ImageRule) -> Bytes:
     check_file_rule(rule)
     if image.shape[0] not in (1, 3, 4):
         raise UsageError(
-            f"images with {image.shape[0]} channels cannot be scaled or recoloured; give 1, 3 or 4 channels"
+            f"images with {image.shape[0]} channels cannot be scaled or recoloured; convert them to 1, 3 or 4 channels"
         )
     channels = rule.channels or image.shape[0]
     return _pixels(shaped(_as_pillow(image), ImageRule(rule.size, channels)))
@@ -325,7 +325,7 @@ def _open_regular(path: str | Path, *, any_size: bool = False) -> tuple[int, int
     except OSError as error:
         raise UnreadableError(str(path), f"it cannot be opened ({error.strerror})") from error
     except ValueError as error:
-        raise UnreadableError(str(path), "its name holds a NUL character") from error
+        raise UnreadableError(str(path), "its name contains a NUL character") from error
     status = os.fstat(handle)
     reason = _reason_to_refuse(status, any_size=any_size)
     if reason:
@@ -390,7 +390,9 @@ def _check(image: ImageFile, name: str) -> None:
 
 def _check_whole(image: ImageFile, content: bytes, name: str) -> None:
     if (end := _ENDS.get(str(image.format))) and content.rfind(end) < 0:
-        raise UnreadableError(name, f"the {image.format} data is cut short (its end mark is missing); copy it again")
+        raise UnreadableError(
+            name, f"the {image.format} data is cut short (its end mark is missing); copy the file again"
+        )
 
 
 def _damaged(name: str, error: BaseException, content: bytes) -> UnreadableError:

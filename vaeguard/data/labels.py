@@ -97,7 +97,9 @@ def _label(row: Mapping[str, str | None], place: str) -> Label:
     truths = [TRUTH.get((row.get(name) or "").strip().lower()) for name in ("flagged", "audit")]
     batch = (row.get("batch") or "").strip()
     if None in truths or not (batch.isdecimal() or not batch):
-        raise RefusedError(f"{place}: flagged and audit must be 0 or 1, and batch a number of images; correct the row")
+        raise RefusedError(
+            f"{place}: flagged and audit must be 0 or 1, and batch must be a number of images; correct the row"
+        )
     flagged, audit = map(bool, truths)
     class_name = (row.get("class") or "").strip()
     return Label(row["path"], label, flagged, audit, int(batch) if batch else None, class_name)

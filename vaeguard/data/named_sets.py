@@ -232,7 +232,7 @@ def _download(name: str, split: str, folder: Path) -> None:
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise VaeguardError(
             f"cannot download {name!r} into {str(folder)!r} ({first_line(error)}); "
-            "check the network, or put its files there as described in data/README.md"
+            "check your internet connection, or put the files of this data set there as described in data/README.md"
         ) from error
 
 

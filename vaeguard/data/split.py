@@ -128,8 +128,8 @@ def _of_shards(
         known = generator.permutation(np.intersect1d(rows, shards.held))
         if len(known) < MIN_PER_CLASS:
             raise UsageError(
-                f"a sample of the images has {len(known)} of a normal class, but {MIN_PER_CLASS} are needed; remove"
-                " rare classes from `normal_classes`, or raise `run.cache_gb`"
+                f"a sample of the images contains only {len(known)} images of a normal class, but {MIN_PER_CLASS} are"
+                " needed; remove rare classes from `normal_classes`, or raise `run.cache_gb`"
             )
         # Less than half of the sample each, so that some of it is left to learn from.
         sizes = _sizes(len(rows), training.validation, training.calibration)

@@ -47,7 +47,7 @@ class Detector(Engine):
     info : DetectorInfo
         The model and its data, from the record.
     block, least : int
-        The most images that `run` takes; if memory does not suffice, `block` is halved, down to `least`.
+        The largest number of images that `run` takes; if memory runs out, `block` is halved, down to `least`.
     parallel : int
         The number of threads that inspect fastest side by side.
     """
@@ -78,7 +78,7 @@ class Detector(Engine):
     def inspect(self, images: Images, *, pictures: bool = False) -> Inspection:
         """Inspect `images`, uint8 in 0..255 or float32 in [0, 1], or the rows of a table of floats.
 
-        The same image gives the same bits whatever the batch around it.
+        The results of an image have the same bits in any batch.
 
         Parameters
         ----------
@@ -155,20 +155,21 @@ class Detector(Engine):
         )
 
     def spots(self, images: Images, sizes: Sequence[tuple[int, int]] | None = None) -> list[tuple[Spot, ...]]:
-        """The spots of each image: regions that are stranger than nearly all normal images are anywhere.
+        """The spots of each image: regions of the heatmap with a peak that few normal images reach.
 
         Parameters
         ----------
         images : ndarray
             As for `inspect`.
         sizes : sequence of (height, width), optional
-            Of the original images in pixels, in which the spots are placed; otherwise they are placed in `images`.
+            Sizes of the original images in pixels; the spots are then given in their pixels, otherwise in those of
+            `images`.
 
         Returns
         -------
         list of tuple of Spot
-            For each image at most 20 spots, the strangest first, with `rank`, `x` and `y` (the centre), `left`, `top`,
-            `width`, `height`, `area`, `peak` and `p_value`; none for a model without calibration.
+            For each image, at most 20 spots, the most anomalous first, with `rank`, `x` and `y` (the centre), `left`,
+            `top`, `width`, `height`, `area`, `peak` and `p_value`; none for a model without calibration.
 
         Raises
         ------
@@ -219,7 +220,7 @@ def as_images(images: Images, info: DetectorInfo, shape: tuple[int, int, int] | 
     if images.shape[1:] != shape:
         noun, taken = ("images", ("N", *shape)) if pictures else ("vectors", ("N", width))
         expected = ", ".join(map(str, taken))
-        raise UsageError(f"{noun} have shape {images.shape}, the model takes ({expected}); resize or reshape them")
+        raise UsageError(f"{noun} have shape {images.shape}, but the model takes ({expected}); resize or reshape them")
     return _as_pixels(images) if pictures else _as_vectors(images)
 
 
@@ -250,5 +251,7 @@ def _as_vectors(vectors: npt.NDArray[Any]) -> Images:
     with np.errstate(over="ignore"):
         vectors = vectors.astype(np.float32)
     if not np.isfinite(vectors).all():
-        raise UsageError("vectors must be finite in float32, without NaN; replace them or remove their rows")
+        raise UsageError(
+            "vectors contain NaN, infinity or numbers too large for float32; replace these numbers or remove their rows"
+        )
     return vectors

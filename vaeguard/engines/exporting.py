@@ -49,12 +49,12 @@ def export(
     tolerance: float | None = None,
     parts: bool = False,
 ) -> Parity:
-    """Write `detector` as an ONNX file, provided that the file agrees with PyTorch.
+    """Write `detector` as an ONNX file, which is kept only if it agrees with PyTorch.
 
     The input is `image`, shape (N, C, H, W) with any N; the outputs are `score`, `p_value`, `anomaly`, the terms,
-    `restored` and `heatmap`. The optional input `fpr` is the false-alarm rate behind `anomaly`. A model of tiles takes
-    and gives those of tiles; if it has a region, the input `first`, int64 (N, 2), holds the first row and column of
-    each.
+    `restored` and `heatmap`. The optional input `fpr` is the false-alarm rate for `anomaly`. The input and outputs of a
+    model with tiles are those of one tile; if it has a region, the input `first`, int64 (N, 2), holds the first row and
+    column of each.
 
     Parameters
     ----------
@@ -63,7 +63,8 @@ def export(
     path : path
         The file, ending in `.onnx`; it appears whole or not at all.
     images : ndarray, optional
-        Images (N, C, H, W) on which the engines are compared, best those of the calibration; noise is always added.
+        Images (N, C, H, W) on which the engines are compared, preferably the calibration images; images of noise are
+        always added.
     pixels : str
         Type of the input: uint8 in 0..255, or float32 in [0, 1]. Vectors are float32.
     fpr : float
@@ -75,8 +76,8 @@ def export(
     parts : bool
         Also write `model-encoder.onnx` (`image` to `mean` and `logvar` of the posterior, each float32 (N, L); an
         autoencoder has no `logvar`) and `model-decoder.onnx` (`latent`, float32 (N, L), to `restored`) beside
-        `model.onnx`. No file appears unless all three agree with PyTorch. Only `model.onnx` is checked for the same
-        bits in any batch.
+        `model.onnx`. No file appears unless all three agree with PyTorch. Only `model.onnx` is checked for giving the
+        same bits in any batch.
 
     Returns
     -------

@@ -146,7 +146,7 @@ def _prior_means(graph: InferenceGraph, count: int, class_: str | None) -> Float
         )
     names = list(spec.classes)
     if class_ is not None and class_ not in names:
-        raise UsageError(f"the model has no class {class_!r}; it has {', '.join(names)}")
+        raise UsageError(f"the model has no class {class_!r}; its classes are {', '.join(names)}")
     chosen = np.arange(count) % len(names) if class_ is None else np.full(count, names.index(class_))
     class_means: Floats = means.detach().cpu().numpy()[chosen]
     return class_means
@@ -186,7 +186,7 @@ def check_whole(graph: InferenceGraph) -> None:
     """
     if graph.places is not None:
         raise UsageError(
-            "a model of patches or features has no latent of a whole image; fit one without `model.patch`, with"
+            "a model of patches or features has no latent vector for a whole image; fit one without `model.patch`, with"
             " `model.features=none`"
         )
 

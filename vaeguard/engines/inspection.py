@@ -30,17 +30,18 @@ class Inspection:
     Attributes
     ----------
     score : float32 (N,)
-        Combined anomaly score, 0 and up, higher = more anomalous: −log10 of the estimated share of normal images at
-        least this strange, so 2 means "one normal image in a hundred". Beyond the strangest tenth of the calibration
-        images (at least 10 of them) the share is that of a generalised Pareto tail; see docs/explanation/score.md.
+        Combined anomaly score, 0 and up, higher = more anomalous: −log10 of the estimated share of normal images that
+        are at least as anomalous, so 2 means "one normal image in a hundred". Beyond the most anomalous tenth of the
+        calibration images (at least 10 of them), the share is that of a generalised Pareto tail; see
+        docs/explanation/score.md.
     p_value : float32 (N,)
-        Split-conformal p-value, from 1 / (1 + n) to 1: share of n calibration images at least this strange.
+        Split-conformal p-value, from 1 / (1 + n) to 1: share of n calibration images that are at least as anomalous.
     terms : dict of float32 (N,)
         The separate terms of the score by name: `recon_error`, `kl`, `neg_elbo`, ...
     restored : float32 (N, C, H, W) or None
         The decoder's mean image in [0, 1], or vectors in their own units; None without pictures, and for features.
     heatmap : float32 (N, H, W) or None
-        Per-pixel strangeness, 0 and up; None without pictures.
+        How anomalous each pixel is, 0 and up; None without pictures.
     """
 
     score: Floats
@@ -164,17 +165,17 @@ class DetectorInfo:
 
     @property
     def calibrated_on(self) -> int | None:
-        """The number of held-out normal images that rank the score; None for a model without calibration."""
+        """The number of held-out normal images that calibrate the score; None for a model without calibration."""
         return self.record.calibration.images or None
 
     @property
     def heatmap_scale(self) -> float | None:
-        """The strangeness of the strangest pixels of normal images, which has the last colour; None if unknown."""
+        """The heatmap value that gets the last colour, of the most anomalous normal pixels; None if unknown."""
         return self.record.calibration.heatmap_scale
 
     @property
     def peaks(self) -> Floats:
-        """The strangeness of the strangest pixel of each calibration image, sorted; of up to 1,000 of them."""
+        """The largest heatmap value of each of up to 1,000 calibration images, sorted."""
         import numpy as np
 
         return np.array(self.record.calibration.peaks, np.float32)

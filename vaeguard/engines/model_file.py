@@ -57,7 +57,7 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
     Raises
     ------
     RefusedError
-        The model is damaged, of another format, or no vaeguard model.
+        The model is damaged, has a different format, or is not a model of vaeguard.
     UsageError
         There is no model, or `device` cannot be used.
     """
@@ -154,7 +154,7 @@ def _check_tensor(name: str, tensor: Tensor | None, like: Tensor | None) -> None
         raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)} instead of {dtype} {tuple(like.shape)}")
     # Unused knots of a tail are infinite.
     if tensor.isnan().any() or (not name.endswith(".knots") and tensor.isinf().any()):
-        raise ValueError(f"{name} holds values that are not finite")
+        raise ValueError(f"{name} contains values that are not finite")
 
 
 def find_model(path: str | Path) -> Path:

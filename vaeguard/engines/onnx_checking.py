@@ -78,7 +78,7 @@ def _check_model(model: bytes) -> None:
             raise ValueError(f"it needs operators of {domain!r}")
     graphs = contents(model, GRAPH)
     if len(graphs) != 1:
-        raise ValueError(f"it holds {len(graphs)} graphs")
+        raise ValueError(f"it contains {len(graphs)} graphs")
     _check_graph(graphs[0])
 
 
@@ -100,10 +100,10 @@ def _check_node(node: bytes, sizes: dict[str, int]) -> None:
     """Check a node; `sizes` holds how large a tensor each value can make, and takes those of the node's outputs."""
     _check_fields(node, NODE_FIELDS, "a node")
     if domain := next(filter(None, strings(node, DOMAIN)), None):
-        raise ValueError(f"a node takes an operator of {domain!r}")
+        raise ValueError(f"a node uses an operator of {domain!r}")
     operators = strings(node, OPERATOR)
     if len(operators) != 1 or operators[0] not in OPERATORS:
-        raise ValueError(f"a node takes the operator {' '.join(operators)!r}, which no export writes")
+        raise ValueError(f"a node uses the operator {' '.join(operators)!r}, which no export writes")
     for attribute in contents(node, ATTRIBUTE):
         _check_attribute(attribute)
     inputs, operator = strings(node, NODE_INPUT), operators[0]
@@ -139,7 +139,7 @@ def _check_tensor(tensor: bytes) -> int:
         raise ValueError(f"a tensor of shape {shape} has {len(raw[0])} bytes")
     values = np.frombuffer(raw[0], dtype)
     if dtype.kind == "f" and np.isnan(values).any():
-        raise ValueError("a tensor holds NaN")
+        raise ValueError("a tensor contains NaN")
     if len(shape) > 1 or len(values) > MOST_SIZES:
         return UNKNOWN
     return int(min(math.prod(max(1.0, abs(float(value))) for value in values), UNKNOWN))

@@ -49,7 +49,7 @@ ADVICE = (
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an exported model is from its reference on the same images.
+    """How much an exported model differs from its reference on the same images.
 
     Attributes
     ----------
@@ -63,7 +63,8 @@ class Parity:
         Largest relative error of each output: the difference divided by the value, or by the output's mean magnitude
         if that is larger (a heatmap is zero in places).
     swapped : int
-        Number of neighbours in the reference's order of scores, more than the tolerance apart, that changed places.
+        Number of neighbours in the reference's order of scores that changed places, although their scores differ by
+        more than the tolerance.
     decisions : int
         Number of decisions at false-alarm rates of 1, 5 and 10 % that differ.
     same_bits : bool
@@ -146,7 +147,7 @@ def compared(
     failures = {
         f"{swapped} images changed rank": swapped > 0,
         f"{decisions} decisions differ at false-alarm rates of 1, 5 and 10 %": decisions > allowed,
-        "an image's bits depend on the batch around it": exact and not same_bits,
+        "the bits of an image's results depend on its batch": exact and not same_bits,
     }
     # P-values come in steps, so the decisions are compared in their place.
     problems = _exceeding({name: error for name, error in errors.items() if name != "p_value"}, tolerance)
@@ -235,7 +236,7 @@ def _inspect(detector: Detector, images: Images, first: Firsts, size: int) -> In
 
 
 def _exceeding(errors: dict[str, float], tolerance: float) -> list[str]:
-    return [f"{name} is off by {error:.2g}, relative" for name, error in errors.items() if not error <= tolerance]
+    return [f"{name} has a relative error of {error:.2g}" for name, error in errors.items() if not error <= tolerance]
 
 
 def relative_error(expected: Floats, actual: Floats) -> float:

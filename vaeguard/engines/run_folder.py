@@ -55,7 +55,9 @@ def new_folder(name: str, runs: Path = Path("runs")) -> Path:
                 f"cannot write to {str(runs)!r}: {error.strerror}; choose a different run folder"
             ) from error
         return runs / free
-    raise VaeguardError(f"{str(runs)!r} already has too many runs with this time; choose a different run folder")
+    raise VaeguardError(
+        f"{str(runs)!r} already has 999 runs that were started in this second; choose a different run folder"
+    )
 
 
 def followed(path: str) -> str:

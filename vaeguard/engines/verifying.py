@@ -27,13 +27,13 @@ def verify(
 ) -> Parity:
     """Compare an exported model with its PyTorch original on `images` (N, C, H, W), if any, and on noise.
 
-    Without `detector`, the scores, p-values and terms of noise are compared with those of PyTorch at the export, which
-    the file carries; this needs neither the run nor PyTorch.
+    Without `detector`, the scores, p-values and terms of noise are compared with those of PyTorch that were stored in
+    the file at the export; this needs neither the run nor PyTorch.
 
     Raises
     ------
     UsageError
-        `exported` is no export of `detector`, or it carries no answers that can be compared.
+        `exported` was not exported from `detector`, or it contains no results to compare with.
     """
     if not isinstance(exported, OnnxDetector):
         raise UsageError("`exported` is not an exported model; give the .onnx file")

@@ -40,7 +40,7 @@ def next_steps(record: ModelRecord, score: Metrics, caught: Share) -> tuple[str,
     learned = split.training + (0 if split.folds else split.validation)
     if learned < MANY_IMAGES:
         rows = "images" if record.model.view.pictures else "rows"
-        steps.append(f"more normal {rows} of every normal kind: the fit learned from only {learned}")
+        steps.append(f"more normal {rows} of every kind: the fit learned from only {learned}")
     return tuple(steps)
 
 

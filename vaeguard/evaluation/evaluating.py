@@ -96,7 +96,7 @@ class Evaluation:
     Attributes
     ----------
     fpr : float
-        The stated false-alarm rate; images are flagged where `p_value <= fpr`.
+        The stated false-alarm rate; images with `p_value <= fpr` are flagged.
     normal_classes : tuple of str
         The classes of the data that count as normal.
     metrics : tuple of Metrics
@@ -108,7 +108,7 @@ class Evaluation:
     pixels : PixelMetrics or None
         How well the heatmaps point at the defects; None without masks.
     note : str or None
-        A caution for the reader: nothing can be flagged at this rate, or images were left out.
+        A warning: no image can be flagged at this rate, or images were left out.
     independent : bool
         Whether (nearly) all normal images are new to the model; only then do their false alarms predict those of new
         images.
@@ -203,7 +203,8 @@ def evaluate(
     """Score labelled images and compare the scores with the labels; classes are matched by name.
 
     Images that the model was fitted on are left out, unless they are less than 1 % of the normal images. If the fit had
-    folds, they stay: each is judged by the model that left its fold out. The note states any of these.
+    folds, such images stay: each has the results of the model that was fitted without its fold. The note says so in
+    either case.
 
     Parameters
     ----------

@@ -154,9 +154,9 @@ def evaluate_generative(
     image_set : ImageSet
         Images; if they are labelled, only those of the model's normal classes are used.
     samples : int
-        Latents per image for the bounds.
+        Number of latent samples per image for the bounds.
     images : int
-        Number of images to bound, drawn at random; 0 is all.
+        Number of images, drawn at random, for which the bounds are computed; 0 means all.
     seed : int
         Seed of the choice of images, their binarisation or dequantisation, all samples, and the classifier.
     progress : callable or None

@@ -96,7 +96,7 @@ class ScoreSummary:
     resumed : int
         Number of images whose rows an earlier or interrupted job had finished.
     note : str or None
-        Why nothing can be flagged at this rate; None if something can.
+        Why no image can be flagged at this rate; None if some can.
     flagged : tuple of (path, p-value)
         Of a round of `watch_files`: the images that are flagged.
     spots : str or None
@@ -185,13 +185,13 @@ def score_files(
     """Score images into the table `output` (`.csv`, `.parquet` or `.jsonl`), one row per readable image.
 
     The columns are `path, score, p_value, anomaly` and the detector's terms. The rows are in sorted path order. Images
-    of a container keep the container's order; their path is that of the container and their name or number in it.
-    Unreadable inputs are rows of `<output>.errors.csv`, which exists only if there are any. Memory grows only by the
-    names of the files.
+    of a container (an archive or array file) keep its order; their path is that of the container, followed by their
+    name or number in it. Unreadable inputs are rows of `<output>.errors.csv`, which exists only if there are any.
+    Memory use grows only with the names of the files.
 
-    The work is done in shards, which stay in the folder `<output>.job` until the table is whole. An interrupted job
-    continues where it stopped when it is started again, and the table has the same bytes. A finished table of the same
-    images, model and versions is only flagged anew: images are read again for heatmaps alone.
+    Finished parts stay in the folder `<output>.job` until the table is complete. The same call continues an interrupted
+    job, and the table has the same bytes. If a finished table of the same images, model and versions exists, its images
+    are only flagged again; they are read again only for heatmaps.
 
     Parameters
     ----------
@@ -201,30 +201,31 @@ def score_files(
         Image files, folders of them, globs; `.npy`, `.npz` and IDX files of images; tar archives of image files;
         Parquet files with a column of images; names of data sets, whose test images are scored.
     output : path
-        The table; an earlier table of scores is replaced once the new one is whole.
+        The table; an earlier table of scores is replaced once the new one is complete.
     listed : paths
-        More image files. A missing file is an unreadable input here, but an error in `inputs`.
+        More image files. If a file is missing here, it is listed as unreadable; in `inputs`, it is an error.
     fpr : float or None
-        Flag where `p_value <= fpr`, in (0, 1); None takes the rate of the export, else 0.05.
+        The false-alarm rate, in (0, 1): images with `p_value <= fpr` are flagged. None takes the rate of the export,
+        else 0.05.
     jobs : int or None
-        Decoding threads; None chooses by the machine.
+        Number of decoding threads; None depends on the machine.
     batch_size : int or None
         Number of images inspected at a time; the scores do not depend on it. None takes 256, or fewer large images.
     heatmaps : HeatmapFolder or None
-        The folder in which each flagged image is drawn beside its restoration and heatmap, and by itself with its heat
-        and its spots. These are also listed in a table beside `output`, see `spots_table`.
+        The folder for two pictures of each flagged image: one next to its restoration and heatmap, and one with its
+        heatmap and spots drawn on it. The spots are also listed in a table next to `output`, see `spots_table`.
     observe : callable or None
         Called with each batch of images that is scored, but not with those that an earlier job finished.
     spread : Spread or None
-        Has other processes make the parts of the table; `observe` is then not called.
+        Lets other processes make the parts of the table; `observe` is then not called.
     progress : callable or None
         Called with the number of images done, the number of all images, and a line of text.
 
     Raises
     ------
     UsageError
-        `fpr` is out of range, `output` has an unknown suffix, is an input or holds something else than scores,
-        `heatmaps` is set for a model of vectors, or the inputs hold no image that the model takes.
+        `fpr` is out of range, `output` has an unknown suffix, is an input or contains something other than scores,
+        `heatmaps` is set for a model of vectors, or the inputs contain no image that the model takes.
     VaeguardError
         The detector gives no number for an image, the table cannot be written, or another job is writing it.
     """
@@ -481,7 +482,7 @@ def score_set(
     heatmaps: bool = False,
     progress: Progress | None = None,
 ) -> Inspection:
-    """Inspect every image of a set in memory, batch by batch: scores and terms, and with `heatmaps` also these.
+    """Inspect every image of a set in memory, batch by batch: scores and terms, and optionally heatmaps.
 
     Float pixels of an array are rounded to the 256 levels that files have.
 

@@ -67,9 +67,9 @@ def watch_files(
 
     Rows are in the order in which images appear; images that appear together are sorted. Each round with new images
     replaces the whole table. Containers are not watched. A file is read once it has not changed for a second. A file
-    that is overwritten later is scored again, in another row. Many new images are scored in rounds of a few thousand.
-    A later watch continues the table if `<output>.watch.json` names the same model and rates. An image that cannot be
-    read is tried again when it changes, and listed once, when it has not changed for a minute.
+    that is overwritten later is scored again and gets a new row. If many images are new, they are scored in rounds of a
+    few thousand. A later watch continues the table if `<output>.watch.json` names the same model and rates. If an image
+    cannot be read, it is tried again when it changes, and listed once it has not changed for a minute.
 
     Parameters
     ----------
@@ -80,21 +80,21 @@ def watch_files(
     output : path
         The table.
     report : callable or None
-        Called with the summary of each round that scored images or found damaged ones; `flagged` names the anomalous,
-        and `drift` says what changed: p-values, brightness, sharpness or size of the images.
+        Called with the summary of each round that scored images or found damaged ones; its `flagged` lists the
+        anomalous images, and its `drift` says what changed: p-values, brightness, sharpness or size of the images.
     rounds : int or None
-        End after so many rounds, one a second; None continues until interrupted.
+        End after this many rounds, one per second; None continues until interrupted.
     drift_chance : float
-        The chance of telling of any drift in the whole watch, however long, if there is none: that is, if the images
-        are exchangeable with the normal ones of the fit. What is told lies in `<output>.drift.jsonl` as well.
+        The chance of a false drift alarm in the whole watch, however long it is, if there is no drift: that is, if the
+        images are exchangeable with the normal ones of the fit. Drift is also recorded in `<output>.drift.jsonl`.
     **options
         As for `score_files`.
 
     Raises
     ------
     UsageError
-        A rate is out of range, heatmaps would lie among the images, or the existing table was not made by a watch
-        with this model and these rates.
+        A rate is out of range, heatmaps would be written among the images, or the existing table was not made by a
+        watch with this model and these rates.
     VaeguardError
         Another job is writing the table.
     """

@@ -130,7 +130,7 @@ class Figures(ReportFigures):
             else ()
         )
         sentence = " ".join(table.sentence() for table in self.comparison[:SENTENCES])
-        return Verdict(f"{self.cells.finished:,} of {self.cells.planned:,} cells measured", sentence, notes)
+        return Verdict(f"{self.cells.finished:,} of {self.cells.planned:,} measurements done", sentence, notes)
 
     def lines(self) -> Iterable[RenderableType]:
         """Yield a table of the methods, each by its mean over the cases where there is one."""

@@ -173,7 +173,7 @@ class Figures(ReportFigures):
         (best, low, _), (next_best, _, high) = first.values[:3], second.values[:3]
         if pair := self.best_two:
             clear = (
-                f"on the same {pair.images:,} images they differ by {pair.difference:+.3f} (95 % interval"
+                f"on the same {pair.images:,} images the two differ by {pair.difference:+.3f} (95 % interval"
                 f" {pair.low:+.3f} to {pair.high:+.3f}), which {'is more than' if pair.low > 0 else 'may be'} chance"
             )
         else:

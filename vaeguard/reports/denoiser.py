@@ -73,7 +73,7 @@ class Figures(ReportFigures):
         if not self.held_out:
             basis = "on the training images, because there are too few to hold some out"
         sentence = (
-            f"A {self.scan_kind} denoiser trained on {counted(self.images, 'image')}: it improves images from"
+            f"A {self.scan_kind} denoiser trained on {counted(self.images, 'image')}: it raises their PSNR from"
             f" {self.before:.2f} dB to {self.after:.2f} dB ({gain:+.2f} dB), measured {basis}."
             f" The ladder VAE's negative ELBO is {self.neg_elbo:.3f} nats per pixel."
         )

@@ -179,9 +179,9 @@ class Figures(ReportFigures):
         by_area, caught = _quality(self.metrics[0], 1.0)[0], self.detection_rate.value
         if not self._flags_nothing and by_area != _quality(self.metrics[0], caught)[0]:
             yield (
-                f"by its ROC-AUC alone the verdict would be {by_area!r}, but at this false-alarm rate only"
-                f" {percent(caught)} are caught; a higher rate catches more, and fitting on more normal images makes"
-                " the threshold more precise"
+                f"by the ROC-AUC alone, the verdict would be {by_area!r}, but at this false-alarm rate only"
+                f" {percent(caught)} of the anomalous images are caught; a higher rate catches more, and fitting on"
+                " more normal images makes the threshold more precise"
             )
         rate, expected = self.false_alarm_rate.value, self.expected_false_alarms
         if expected and self.independent and not expected.low <= rate <= expected.high:
@@ -206,7 +206,7 @@ class Figures(ReportFigures):
             if measure.roc_auc >= self.metrics[0].roc_auc - EXPLAINED:
                 yield (
                     f"{name} alone reaches a ROC-AUC of {measure.roc_auc:.3f}; these data do not show that the score"
-                    " finds more than that"
+                    " detects more than this measure"
                 )
 
     def lines(self) -> Iterable[RenderableType]:
@@ -217,7 +217,7 @@ class Figures(ReportFigures):
         yield f"ROC-AUC of each term alone: {named}"
         if pixels := self.pixels:
             without = f" ({pixels.without} anomalous images have no mask)" if pixels.without else ""
-            spots = "" if pixels.hit is None else f"; {pixels.hit} of {pixels.defects} defects lie in a spot"
+            spots = "" if pixels.hit is None else f"; {pixels.hit} of {pixels.defects} defects are inside a spot"
             yield (
                 f"heatmaps compared with {pixels.masks} masks{without}: pixel ROC-AUC {pixels.roc_auc:.3f},"
                 f" per-region overlap {pixels.pro:.3f}{spots}"
@@ -239,7 +239,7 @@ def _quality(score: Metrics, caught: float) -> tuple[str, str]:
     """Headline and tone for the metrics of the combined score, and the share of anomalies caught."""
     area, low, high = score.roc_auc, score.roc_auc_low, score.roc_auc_high
     if low <= 0.5 < area and high > 0.6:
-        return "Too few images to know whether it is better than chance", "poor"
+        return "Too few images to know whether the score is better than chance", "poor"
     if low <= 0.5:
         return "No better than chance", "poor"
     headline, tone = _level(area, low, caught)

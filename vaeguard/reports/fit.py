@@ -182,13 +182,13 @@ class Refit(Part):
         """Yield what to know, a sentence each."""
         yield (
             f"refitted with {counted(self.training_only + self.audited, 'confirmed normal image')}:"
-            f" {self.training_only:,} only train the model, because flagged images were chosen by their score,"
-            f" and {self.audited:,} of the audit may also calibrate it; the model did not learn from"
-            f" {counted(self.defects, 'defect')} and {counted(self.unsure, 'unsure image')}"
+            f" {self.training_only:,} that had been flagged only train the model, because they were chosen by their"
+            f" score, and {self.audited:,} from the audit, the random sample, may also calibrate it; the model did"
+            f" not learn from {counted(self.defects, 'defect')} and {counted(self.unsure, 'unsure image')}"
         )
         for name, share in (
-            ("false alarms of the model before", self.false_alarm_rate),
-            ("defects it caught", self.caught),
+            ("false alarms of the old model", self.false_alarm_rate),
+            ("defects that the old model caught", self.caught),
         ):
             of = "normal images" if share is self.false_alarm_rate else "defects"
             yield (
@@ -217,24 +217,26 @@ class Figures(ReportFigures):
         what = "autoencoder" if model.autoencoder else "VAE"
         example = "patch" if model.patch else "cell" if model.features else "example"
         network = self.backbone
-        seen = f"on features of {network.name} (licence: {network.licence})" if network else f"of kind {model.kind}"
+        kind = {"mlp": "MLP", "conv": "convolutional"}.get(model.kind, model.kind)
+        kind = f"{what} on features of {network.name} (licence: {network.licence})" if network else f"{kind} {what}"
         rate = "" if model.autoencoder else f" + rate {best.valid_rate:.2f}"
         accuracy = "" if best.valid_class_accuracy is None else f", class accuracy {best.valid_class_accuracy:.3f}"
         active = "" if model.autoencoder else f", {best.active_units:.0f} of {model.latent} latent units active"
         region = f" The model looks at {percent(model.region_share)} of each image." if model.region_share < 1 else ""
         region += " Images with a region of their own are looked at only there." if model.regions else ""
         losses = f"distortion {best.valid_distortion:.2f}{rate} nats per {example}"
+        epochs = counted(len(self.history), "epoch")
+        chosen = f"after {epochs}" if len(self.history) == 1 else f"the best of {epochs} is epoch {best.epoch:.0f}"
         if split.folds:
             sentence = (
-                f"{what} {seen}, fitted on all {split.training:,} normal images, which also calibrate the score:"
+                f"{kind}, fitted on all {split.training:,} normal images, which also calibrate the score:"
                 f" in {split.folds}-fold cross-validation, each image is scored by a model that has not seen it. The"
-                f" lowest p-value is {1 / (split.calibration + 1):.2g}. After {counted(int(best.epoch), 'epoch')}:"
-                f" {losses} on the held-out folds{active}."
+                f" lowest possible p-value is {1 / (split.calibration + 1):.2g}. After"
+                f" {counted(int(best.epoch), 'epoch')}: {losses} on the held-out folds{active}."
             )
         else:
             sentence = (
-                f"{what} {seen}, fitted on {split.training:,} normal examples; the best of"
-                f" {counted(len(self.history), 'epoch')} is epoch {best.epoch:.0f}: {losses} on {split.validation:,}"
+                f"{kind}, fitted on {split.training:,} normal examples; {chosen}: {losses} on {split.validation:,}"
                 f" held-out examples{active}{accuracy}. The score is calibrated on {split.calibration:,} others."
             )
         sentence += region

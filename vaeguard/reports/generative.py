@@ -167,7 +167,7 @@ class Figures(ReportFigures):
         if self.quality:
             distances = {row.origin: row.distance for row in self.quality.distances}
             sentence += (
-                f" The distance to real images is {distances['prior']:.1f} for samples from the prior,"
+                f" The Fréchet distance to real images is {distances['prior']:.1f} for samples from the prior,"
                 f" {distances['aggregate']:.1f} for samples around real images and {distances['real']:.1f} for other"
                 " real images."
             )
@@ -178,4 +178,4 @@ class Figures(ReportFigures):
         """Yield the histogram of the bound and the rate of each unit."""
         low, high = self.histogram.edges[0], self.histogram.edges[-1]
         yield f"nats per image {low:.1f} {sparkline(self.histogram.counts)} {high:.1f}"
-        yield f"rate of each unit {sparkline(unit.rate for unit in self.latents.units)}"
+        yield f"KL divergence of each unit {sparkline(unit.rate for unit in self.latents.units)}"

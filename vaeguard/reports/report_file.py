@@ -17,6 +17,8 @@ Report = dict[str, Any]
 
 FORMAT = 1
 """The version of the format, raised when a key changes its meaning (`docs/reference/report-format.md`)."""
+AGAIN = "to replace it, run the command that wrote it"
+"""What to do about a report that cannot be read."""
 JSON_NAME = "report.json"
 SCORES_NAME = "scores.csv"
 """The table beside the report of an evaluation."""
@@ -98,7 +100,7 @@ def remake_page(path: str | Path) -> tuple[Report, Path]:
     try:
         html = page(report)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, UndefinedError) as error:
-        raise RefusedError(f"{str(place)!r} is incomplete ({error}); write it again") from error
+        raise RefusedError(f"{str(place)!r} is incomplete ({error}); {AGAIN}") from error
     write_text(place.with_suffix(".html"), html)
     return report, place.with_suffix(".html")
 
@@ -118,7 +120,7 @@ def report_path(path: str | Path) -> Path:
         if candidate.is_file() and candidate.suffix == ".json":
             return candidate
     raise UsageError(
-        f"{str(path)!r} is not a report and has none; give a report.json, the folder of a run, a search, an"
+        f"{str(path)!r} is not a report and contains none; give a report.json, the folder of a run, a search, an"
         " evaluation, a benchmark or clean scans, or a table of scores"
     )
 
@@ -139,11 +141,13 @@ def read_report(path: str | Path) -> Report:
     except OSError as error:
         raise RefusedError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except ValueError as error:
-        raise RefusedError(f"{str(path)!r} is damaged ({error}); write it again") from error
-    version = report.get("format") if isinstance(report, dict) else None
-    if type(version) is not int or version != FORMAT or report.get("kind") not in report_kinds():
+        raise RefusedError(f"{str(path)!r} is damaged ({error}); {AGAIN}") from error
+    if not isinstance(report, dict) or report.get("kind") not in report_kinds():
+        raise RefusedError(f"{str(path)!r} is not a report that this version of vaeguard can read; {AGAIN}")
+    version = report.get("format")
+    if type(version) is not int or version != FORMAT:
         raise RefusedError(
-            f"{str(path)!r} is a report of a different version (format {version}, expected {FORMAT}); write it again"
+            f"{str(path)!r} is a report of a different version (format {version}, expected {FORMAT}); {AGAIN}"
         )
     return dict(report)
 

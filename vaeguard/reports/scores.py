@@ -363,7 +363,7 @@ class Figures(ReportFigures):
         notes: tuple[str, ...]
         if not can_flag(calibration, fpr):
             sentence = (
-                f"The score is calibrated on {counted(calibration, 'normal image')}, so its smallest p-value is"
+                f"The score is calibrated on {counted(calibration, 'normal image')}, so the lowest possible p-value is"
                 f" {1 / (calibration + 1):.2g}; flagging images with p_value <= {fpr:g} needs"
                 f" {fewest_calibration(fpr):,} calibration images.{self._unread()}"
             )
@@ -382,7 +382,11 @@ class Figures(ReportFigures):
         if not self.images:
             headline, tone = "No input could be read", "poor"
         elif self.drift.warning:
-            headline, tone, notes = "This batch as a whole looks different", "poor", (*notes, self.drift.warning)
+            headline, tone, notes = (
+                "This batch as a whole looks different from the images of the fit",
+                "poor",
+                (*notes, self.drift.warning),
+            )
         return Verdict(headline, sentence, notes, tone)
 
     def _headline(self, most: int) -> tuple[str, str]:

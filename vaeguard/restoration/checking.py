@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def check_scans(clean: str | Path, *, progress: Progress | None = None) -> tuple[int, list[tuple[str, str]]]:
-    """Compare every file of a clean tree with the SHA-256 in the record beside it; nothing is written.
+    """Compare every file in a folder of clean scans with the SHA-256 in the record next to it; nothing is written.
 
-    The check also reports pictures and documents without a record, since the record may be damaged; and scans of
-    `pages.csv` without a record, since their clean files may be gone with the record.
+    The check also reports pictures and documents without a record, since the record may be damaged, and scans in
+    `pages.csv` without a record, since their clean files may be missing, too.
 
     Parameters
     ----------
@@ -31,7 +31,8 @@ def check_scans(clean: str | Path, *, progress: Progress | None = None) -> tuple
     Returns
     -------
     (int, list of (path, reason))
-        The number of unchanged files, including the pictures beside clean files, and the files that are not right.
+        The number of unchanged files, including the pictures next to clean files, and the files that are not as they
+        should be.
 
     Raises
     ------

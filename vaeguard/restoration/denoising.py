@@ -61,9 +61,9 @@ class DenoiseSummary:
     left : tuple of dict
         The reasons for which pages were left unchanged, each `reason` with its number of `pages`.
     look_first : tuple of dict
-        At most ten pages that a person should look at: pages where something was put back, pages where much was
-        lightened or removed, and pages that were left because of a doubt. The page with the largest share comes first.
-        `pages.csv` lists all pages in this order.
+        At most ten pages that a person should check: pages on which something was put back, pages on which much was
+        lightened or removed, and pages that were left unchanged because of a doubt. The page with the largest share
+        comes first. `pages.csv` lists all pages in this order.
     seconds : float
         Wall time.
     device : str
@@ -109,19 +109,20 @@ def denoise_scans(
     spread: SpreadScans | None = None,
     progress: Progress | None = None,
 ) -> DenoiseSummary:
-    """Restore every scan below a folder into a clean tree of the same shape.
+    """Clean every scan below a folder into a folder with the same structure.
 
-    A record, `<file>.json`, lies beside each clean file. It holds digests of the scan and of the clean file, the
-    settings, and what was done to each page. `pages.csv` lists all pages, starting with those that a person should look
-    at. A run may be interrupted at any moment; the same call resumes it, and the tree gets the same bytes.
+    A record, `<file>.json`, is written next to each clean file. It contains digests of the scan and of the clean file,
+    the settings, and what was done to each page. `pages.csv` lists all pages, starting with those that a person should
+    check. A run can be interrupted at any moment; the same call continues it, and the result has the same bytes.
 
     Parameters
     ----------
     scans : path or sequence of paths
         A folder, which is searched recursively for JPEG, PNG, TIFF, JPEG 2000, BMP, WEBP and PDF files, or one such
-        file. Several folders and files may be given; their tree begins at the folder that holds them all.
+        file. Several folders and files can be given; their paths are then relative to the folder that contains all of
+        them.
     output : path or None
-        The folder to write; None is `<scans>-clean`. It must not be a given folder of scans, nor lie inside or around
+        The folder to write; None is `<scans>-clean`. It must not be a folder of scans, nor be inside one or contain
         one.
     settings : RestoreSettings or None
         The settings for restoring a page.
@@ -129,15 +130,15 @@ def denoise_scans(
         What is written besides the clean pages.
     model : path or None
         A custom denoiser; or an anomaly model, whose `restored` images replace pages of exactly its size; None takes
-        the denoisers that ship with vaeguard.
+        the included denoisers.
     device : str
         `auto`, `cpu`, `cuda` or `tensorrt`.
     jobs : int or None
         The number of files that are processed at a time; None is one per core, at most 4.
     spread : SpreadScans or None
-        Has other processes restore the scans.
+        Lets other processes restore the scans.
     progress : callable or None
-        Called with bytes of scans done, bytes in all, a line of text; also during a page, by one worker at a time.
+        Called with the bytes of scans done, all bytes, and a line of text; also during a page, by one worker at a time.
 
     Raises
     ------

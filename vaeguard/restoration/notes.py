@@ -78,7 +78,7 @@ class Notes:
             yield f"{counted(len(self.left), 'PDF', 'has have')} pictures that were not changed: {some(self.left)}"
         if self.larger:
             pdfs = counted(len(self.larger), "PDF")
-            yield f"{pdfs} grew to more than {MUCH_LARGER} times the size: {some(self.larger)}"
+            yield f"{pdfs} grew to more than {MUCH_LARGER} times the original size: {some(self.larger)}"
         if self.bare:
             has = _plural(self.bare, "it has", "they have")
             pdfs = counted(len(self.bare), "PDF", "was were")

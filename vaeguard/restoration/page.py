@@ -87,7 +87,7 @@ def restore_page(
     uncertainty: bool = False,
     tick: Callable[[float], None] | None = None,
 ) -> RestoredPage:
-    """Restore a page of any size.
+    """Restore a page of any size in pixels.
 
     Parameters
     ----------

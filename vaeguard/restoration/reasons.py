@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 CLEAN = "nothing to restore was found"
 """The only reason for which a page counts as judged clean."""
-BILEVEL = "it has only two levels"
+BILEVEL = "it has only two grey levels"
 NO_STRENGTH = "the strength is 0"
 TOO_SMALL = "it is too small to estimate its noise"
 IN_DOUBT = "its noise cannot be separated from texture"
 ONLY_DETAIL = "only detail would be removed"
-FEWER_WORDS = "tesseract read fewer words"
+FEWER_WORDS = "tesseract would read fewer words or misread a number after cleaning"
 SURE = (CLEAN, BILEVEL, NO_STRENGTH)
 """Reasons that leave no doubt, so that nobody needs to look at the page."""
 MUCH_PUT_BACK = 0.01

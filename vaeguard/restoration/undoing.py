@@ -30,17 +30,18 @@ def undone(clean: Pixels, residual: Pixels) -> Pixels:
 def undo_scans(
     clean: str | Path, output: str | Path | None = None, *, progress: Progress | None = None
 ) -> tuple[int, list[tuple[str, str]]]:
-    """Write the originals of clean scans, with the same pixels bit for bit, into a tree of the same shape.
+    """Write the originals of clean scans, with the same pixels bit for bit, into a folder with the same structure.
 
-    Names, formats and everything but the pixels are those of the clean files: a scan that was a JPEG is written as the
-    PNG of its pixels. After an interruption the same call starts again and overwrites its earlier files.
+    Everything but the pixels, including names and formats, is that of the clean files: if a scan was a JPEG, its
+    original is written as a PNG with the same pixels. After an interruption the same call starts again and overwrites
+    its earlier files.
 
     Parameters
     ----------
     clean : path
         A folder that `denoise_scans` wrote with `residual`, or one clean file of it.
     output : path or None
-        A new or empty folder apart from it; None is `<clean>-originals`.
+        A new or empty folder outside `clean`; None is `<clean>-originals`.
     progress : callable or None
         Called with files done, files in all, a line of text.
 

@@ -208,7 +208,7 @@ class Work(CleanTree):
             if earlier.changed and not scan.finished:
                 return f"{earlier.change()}; {MOVE}"
             if foreign := self._foreign_copies(earlier):
-                return f"{foreign[0]!r} lies there, and no record beside it tells whose it is; {MOVE}"
+                return f"{foreign[0]!r} already exists, and no record next to it shows where it came from; {MOVE}"
             try:
                 return process(scan)
             except DiedError as error:
@@ -250,7 +250,7 @@ class Work(CleanTree):
         others = [beside(place, "page-9999.uncertainty.png" if pictures else "json").name]
         others += copy_names(place.name, self.pipeline.outputs.derive).values()
         over = max(len(os.fsencode(other)) for other in others) - LONGEST_NAME
-        return f"its name is {over} bytes too long for the files written beside it; shorten it" if over > 0 else ""
+        return f"its name is {over} bytes too long for the files written next to it; shorten it" if over > 0 else ""
 
     def _rewrite(self, scan: Scan, temporary: Path, restore: Callable[[Page], Pixels]) -> Rewritten:
         """Write the clean file; without a given JPEG quality, no codec may damage a part of a PDF page."""

@@ -65,11 +65,14 @@ class ModelSpec:
     """
 
     kind: str | None = setting(
-        None, "Kind of model.", of=MODEL_KINDS, unset="conv for whole images of at least 16x16 pixels, else mlp"
+        None,
+        "Kind of model: a multilayer perceptron (mlp) or a convolutional network (conv).",
+        of=MODEL_KINDS,
+        unset="conv for images of at least 16x16 pixels; mlp for smaller images, features, patches and tables",
     )
     latent: int | None = setting(
         None,
-        "Number of latent units.",
+        "Number of latent units, the numbers to which the model compresses an image.",
         unset=f"{LATENT}; for features {FEATURE_LATENT}; for tables half the columns, at most {LATENT}",
     )
     hidden: tuple[int, ...] | None = setting(
@@ -108,25 +111,30 @@ class ModelSpec:
         "Prior of the latent vectors: one Gaussian for all images (standard), or one for each normal class.",
         of=PRIORS,
     )
-    guided: bool | None = setting(None, "Also learn to classify the normal classes.", unset="on, if there are labels")
+    guided: bool | None = setting(None, "Also learn to tell the normal classes apart.", unset="on, if there are labels")
     pseudo_classes: int = setting(
         1000,
-        "Also learn to sort the images into this many clusters, at most a sixth of the number of images; 0 for none.",
+        "Also learn to sort the images into this many clusters (pseudo-classes), at most a sixth of the number of"
+        " images; 0 for none.",
     )
     sampled_elbo: bool = setting(
-        False, "Also compute the negative ELBO over sampled latent vectors, and its importance-weighted form."
+        False,
+        "Also compute two terms from sampled latent vectors: the negative ELBO and the importance-weighted bound.",
     )
     without: tuple[str, ...] = setting((), "Terms to leave out of the score, such as hidden_error,hidden_distance.")
-    autoencoder: bool = setting(False, "Fit a plain autoencoder, without sampling and without the rate, as a baseline.")
+    autoencoder: bool = setting(
+        False, "Fit a plain autoencoder, without sampling and without the KL divergence, as a baseline."
+    )
     patch: int = setting(
         0,
         "Side in pixels of the patches to learn, which helps to find small defects; 0 to learn whole images.",
     )
     features: str | None = setting(
         None,
-        "Learn features from a pretrained network: efficientnet-lite0, a network of torchvision such as"
+        "Learn features from a pretrained network: efficientnet-lite0, a network from torchvision such as"
         " wide_resnet50_2, or an ONNX file whose outputs are feature maps. With none, learn pixels.",
-        unset="efficientnet-lite0 for images of at least 96x96 pixels, unless a setting asks for pixels; else none",
+        unset="efficientnet-lite0 for images of at least 96x96 pixels, unless you use a setting for pixels, such as a"
+        " preset or a likelihood; else none",
         none="",
     )
     whiten: bool | None = setting(
@@ -137,8 +145,10 @@ class ModelSpec:
     feature_count: int = 0
     tile: tuple[int, ...] | None = setting(
         None,
-        "For features or patches: cut images into tiles of this height and width; the most anomalous tile decides.",
-        unset=f"for features, if images have a side of over {MOST_SIDE} pixels: at most {MOST_SIDE}; else no tiles",
+        "For features or patches: cut images into tiles of this height and width; the score of an image is that of"
+        " its most anomalous tile.",
+        unset=f"for features, if a side has more than {MOST_SIDE} pixels: tiles of at most {MOST_SIDE}x{MOST_SIDE};"
+        " otherwise no tiles",
     )
     overlap: int | None = setting(
         None,
@@ -206,8 +216,8 @@ class ModelSpec:
         if (self.features or self.patch) and (self.guided or self.prior == "per-class"):
             name, parts = ("features", "cells") if self.features else ("patch", "patches")
             raise UsageError(
-                f"`{name}` makes a model of {parts}, which have no class; remove it, or remove `guided` and the"
-                " `prior` per class"
+                f"`{name}` makes a model of {parts}, which have no class; remove `{name}`, or remove `guided` and"
+                " `prior`"
             )
 
     @property
@@ -341,7 +351,8 @@ class ModelSpec:
         """
         if self.tile and self.view.whole:
             raise UsageError(
-                "`model.tile` works only with features or patches; set `model.features` or `model.patch`, or remove it"
+                "`model.tile` works only with features or patches; set `model.features` or `model.patch`, or remove"
+                " `model.tile`"
             )
         size = self.shape[1:]
         tile = tile_for(size) if self.features and not self.tile else settled_tile(self.tile, size)

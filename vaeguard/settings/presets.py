@@ -54,7 +54,7 @@ PRESETS = {
             pseudo_classes=0,
         ),
         TrainSpec(epochs=400, batch_size=100, kl_warmup=50, patience=400, binarise=True, bf16=False),
-        "784-200-200-50 on pixels randomly set to black or white (Burda et al., 2016), with a true likelihood",
+        "784-200-200-50 on pixels randomly set to black or white (Burda et al., 2016), with a normalised likelihood",
     ),
     "patches": Preset(
         ModelSpec(kind="mlp", hidden=(256, 128), latent=16, activation="gelu", patch=16),

@@ -29,15 +29,16 @@ class RestoreSettings:
     kind : str
         `document`, `photo`, or `auto` to decide page by page.
     strength : float
-        Share of the correction, in [0, 1].
+        Share of the correction that is applied, in [0, 1].
     noise : float or None
         Standard deviation of the noise in levels of 0 to 255; None estimates the noise page by page.
     paper : str
         For documents: `keep` the tint but not the stains, make the paper `white`, or leave it `as-is`.
     gate : bool
-        Restore the original square where ink would be lost or invented, or detail be taken for noise.
+        Keep the pixels of the scan where cleaning would lose or add ink, or remove detail as noise.
     samples : int
-        Average so many samples of a ladder VAE's posterior; 0 is one pass of the direct denoiser.
+        Average this many samples of the ladder VAE's posterior; 0 uses the direct network, which is faster and more
+        accurate.
 
     Raises
     ------
@@ -55,7 +56,9 @@ class RestoreSettings:
     )
     gate: bool = setting(True, "Keep the pixels of the scan where cleaning would lose or add ink.")
     samples: int = setting(
-        0, "Average this many samples of the denoiser's ladder VAE; 0 to use its direct network instead."
+        0,
+        "Average this many samples of the denoiser's second network, a ladder VAE, which is slower and less accurate;"
+        " 0 uses the direct network.",
     )
 
     __repr__ = brief_settings
@@ -73,52 +76,52 @@ class RestoreSettings:
                 f"`strength` is {self.strength:g}; it must lie between 0 (nothing) and 1 (the whole correction)"
             )
         if self.samples < 0:
-            raise UsageError(f"`samples` is {self.samples}; it must be 0 (one direct pass) or more")
+            raise UsageError(f"`samples` is {self.samples}; it must be 0 (the direct network) or more")
         if self.noise is not None and not 0 <= self.noise <= 255:
             raise UsageError(f"`noise` is {self.noise:g}; it must be a standard deviation from 0 to 255")
 
 
 @dataclass(frozen=True)
 class DenoiseOutputs:
-    """Files that are written beside the clean scans, and how.
+    """Files that are written next to the clean scans, and how.
 
     Attributes
     ----------
     jpeg : int or None
         Write JPEGs as JPEGs of this quality, 1 to 100; None writes lossless PNGs.
     lossless : bool
-        Write pictures in PDFs without loss; otherwise in their own codec at about the same quality.
+        Write pictures in PDFs losslessly; otherwise in their own codec at about the original quality.
     residual : bool
         Also write the exact difference of each page, from which `undo_scans` makes the original; pictures in PDFs are
-        then without loss.
+        then written losslessly.
     uncertainty : bool
-        Also write a picture of each page's uncertainty: half the interval that holds the clean value in nine of ten
-        cases.
+        Also write a picture of each page's uncertainty: half the width of the interval that contains the clean value in
+        nine of ten cases.
     ocr : bool
-        Leave a page as it was if tesseract reads fewer words in the clean page.
+        Leave a page unchanged if tesseract would recognise fewer words, or misread a number, after cleaning.
     ocr_language : str
         Tesseract's name of the language, or of several, such as `deu+fra`; empty takes English.
     derive : tuple of str
-        Also write copies of each clean file: `bilevel`, in black and white; `deskewed`, with its pages turned straight
-        by small angles. Each copy is made of the clean file alone, so a bilevel copy is never turned.
+        Also write copies of each clean file: `bilevel`, in black and white; `deskewed`, with its pages straightened by
+        small rotations. Each copy is made from the clean file alone, so a bilevel copy is never rotated.
     """
 
     jpeg: int | None = setting(
         None,
         "Quality with which JPEG files and JPEG pictures in PDFs are saved.",
-        unset="JPEG files become PNGs; pictures in PDFs keep about their quality",
+        unset="JPEG files become PNGs; pictures in PDFs keep roughly their original quality",
     )
     residual: bool = setting(
         False,
-        "Also write the exact difference of scan and clean file, so that `vaeguard undo` can restore the originals;"
-        " pictures in PDFs are then saved losslessly.",
+        "Also write the exact difference between scan and clean file, so that `vaeguard undo` can restore the"
+        " originals; pictures in PDFs are then saved losslessly.",
     )
     uncertainty: bool = setting(False, "Also write a picture that shows how uncertain each pixel is.")
     ocr: bool = setting(
         False, "Leave a page unchanged if tesseract would recognise fewer words, or misread a number, after cleaning."
     )
     ocr_language: str = setting(
-        "", "Language of the pages, or several, by tesseract's names, such as deu+fra.", unset="eng"
+        "", "Language or languages of the pages, as tesseract names them, such as deu+fra.", unset="eng"
     )
     lossless: bool = setting(False, "Save pictures in PDFs losslessly, which makes the files larger.")
     derive: tuple[str, ...] = setting(
@@ -135,7 +138,7 @@ class DenoiseOutputs:
         if self.jpeg is not None and not 1 <= self.jpeg <= 100:
             raise UsageError(f"`jpeg` is {self.jpeg}; it must be a quality of 1 to 100")
         if self.ocr_language and not self.ocr:
-            raise UsageError("`ocr_language` has no effect without `ocr`; use both, or remove it")
+            raise UsageError("`ocr_language` has no effect without `ocr`; use both, or remove `ocr_language`")
         if self.jpeg and self.lossless:
             raise UsageError("`lossless` and `jpeg` exclude each other; remove one of them")
         if self.jpeg and self.residual:
@@ -153,12 +156,12 @@ class DenoiseOutputs:
 
 @dataclass(frozen=True)
 class DenoiserSpec:
-    """The shape and training of a denoiser: a direct network, and a ladder VAE beside it.
+    """The shape and training of a denoiser: a direct network and a ladder VAE.
 
     Attributes
     ----------
     width, depth : int
-        Channels and layers of a direct network from scratch; the one that ships has its own.
+        Channels and layers of a direct network that is trained from scratch; the included network has its own.
     ladder_width : int
         Channels of the ladder VAE's features.
     latent : tuple of int
@@ -168,7 +171,7 @@ class DenoiserSpec:
     patch_size, batch_size : int
         Side of a patch in pixels, a multiple of 8, and patches per step.
     learning_rate : float or None
-        Step size; None takes 1e-3 from scratch, and 3e-4 for the weights that ship.
+        Learning rate; None takes 1e-3 from scratch, and 3e-4 if training starts from the included weights.
     from_scratch : bool
         Train from scratch instead of from the included weights.
     seed : int
@@ -184,11 +187,11 @@ class DenoiserSpec:
         A value cannot work.
     """
 
-    width: int = setting(40, "With from_scratch: channels of the direct network.")
-    depth: int = setting(6, "With from_scratch: layers of the direct network.")
-    ladder_width: int = setting(40, "With from_scratch: channels of the ladder VAE's features.")
+    width: int = setting(40, "For training from scratch: channels of the direct network.")
+    depth: int = setting(6, "For training from scratch: layers of the direct network.")
+    ladder_width: int = setting(40, "For training from scratch: channels of the ladder VAE's features.")
     latent: tuple[int, int, int] = setting(
-        (8, 12, 16), "With from_scratch: channels of the ladder VAE's three latent maps, from fine to coarse."
+        (8, 12, 16), "For training from scratch: channels of the ladder VAE's three latent maps, from fine to coarse."
     )
     steps: int = setting(2000, "Training steps for each of the two networks.")
     patch_size: int = setting(96, "Side of the training patches in pixels, a multiple of 8.")

@@ -42,7 +42,9 @@ class TrainSpec:
         f" for features at most {FEATURE_EPOCHS}; for tables {VECTOR_EPOCHS}",
     )
     batch_size: int | None = setting(
-        None, "Images per step.", unset=f"{PixelView.batch_size}; for features {FeatureView.batch_size} cells"
+        None,
+        "Images per step; for features, cells of 8x8 pixels.",
+        unset=f"{PixelView.batch_size}; for features {FeatureView.batch_size}",
     )
     learning_rate: float | None = setting(
         None,
@@ -51,13 +53,15 @@ class TrainSpec:
     )
     schedule: str = setting("cosine", "How the learning rate changes over the epochs.", of=SCHEDULES)
     weight_decay: float = setting(0.0, "Weight decay of AdamW.")
-    beta: float = setting(1.0, "Weight of the rate relative to the distortion.")
-    kl_warmup: int = setting(0, "Number of epochs in which the weight of the rate grows from 0 to beta.")
-    free_bits: float = setting(0.0, "Nats of rate per latent unit that are not penalised.")
+    beta: float = setting(
+        1.0, "Weight of the KL divergence (the rate) in the loss, relative to the reconstruction term (the distortion)."
+    )
+    kl_warmup: int = setting(0, "Number of epochs in which the weight of the KL divergence grows from 0 to beta.")
+    free_bits: float = setting(0.0, "Nats of KL divergence per latent unit that are not penalised.")
     reduction: str = setting(
         "sum", "Compute the loss as a sum, in nats per image, or as a mean over pixels and latent units.", of=REDUCTIONS
     )
-    guide_weight: float = setting(20.0, "Weight of the cross-entropy of classes and pseudo-classes.")
+    guide_weight: float = setting(20.0, "Weight of the cross-entropy by which classes and pseudo-classes are learned.")
     input_noise: float = setting(
         0.0, "Standard deviation of noise that is added to the input only, as in a denoising VAE."
     )
@@ -79,10 +83,11 @@ class TrainSpec:
         " in the validation loss.",
     )
     validation: float = setting(0.1, "Share of the normal images held out for early stopping.")
-    calibration: float = setting(0.1, "Share of the normal images held out for p-values.")
+    calibration: float = setting(0.1, "Share of the normal images held out to calibrate the score.")
     folds: int | None = setting(
         None,
-        "For features: number of cross-validation folds; each image is calibrated by a model that has not seen it."
+        "For features: number of cross-validation folds; for the calibration, each image is scored by a model that"
+        " has not seen it."
         " With 0, hold out the shares training.validation and training.calibration instead.",
         unset="10 for fewer than 50 images, 5 for fewer than 1,000, else 0",
     )

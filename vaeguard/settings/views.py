@@ -114,8 +114,8 @@ class PatchView(View):
         """Refuse likelihoods of grey levels, which contrasts do not have, and images that are too small."""
         if likelihood and LIKELIHOOD_FACTS[likelihood].support == "unit":
             raise UsageError(
-                f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, but patches are seen as"
-                f" contrasts; set it to {self.likelihood!r}"
+                f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, but a model of patches"
+                f" learns contrasts; set it to {self.likelihood!r}"
             )
         _, height, width = shape
         if min(height, width) < 2 * patch:
@@ -154,7 +154,7 @@ class FeatureView(View):
         if min(size) < FEATURE_SIDE:
             raise UsageError(
                 f"`model.features` needs images of at least {FEATURE_SIDE} pixels a side, not {size[0]}x{size[1]};"
-                " use larger images, or remove it"
+                " use larger images, or remove `model.features`"
             )
         if channels not in PHOTO_CHANNELS:
             raise UsageError(

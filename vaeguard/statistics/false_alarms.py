@@ -64,7 +64,7 @@ def fpr_note(images: int | None, fpr: float) -> str | None:
         return None
     return (
         f"no image can be flagged at a false-alarm rate of {fpr:g}: the model was calibrated on"
-        f" {counted(images, 'normal image')}, so its smallest p-value is {1 / (images + 1):.2g}; this rate needs"
+        f" {counted(images, 'normal image')}, so the lowest possible p-value is {1 / (images + 1):.2g}; this rate needs"
         f" {fewest_calibration(fpr):,} calibration images; {way_to_flag(images)}"
     )
 

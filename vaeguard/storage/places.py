@@ -435,7 +435,7 @@ def check_supported(paths: Sequence[object], what: str) -> None:
         One of the paths is a URL.
     """
     if url := next(filter(is_url, paths), None):
-        raise UsageError(f"{what} works on local files, but {url!r} is a URL; copy the files to a local folder")
+        raise UsageError(f"{what} works only on local files, but {url!r} is a URL; copy the files to a local folder")
 
 
 def _located(url: str) -> tuple[Any, str]:

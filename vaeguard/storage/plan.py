@@ -180,7 +180,7 @@ class Plan:
         if not names:
             return ""
         verb = "is" if len(names) == 1 else "are"
-        return f"{len(names):,} of {counted(len(self.pieces), 'piece')} {verb} missing: {some(names)}"
+        return f"{len(names):,} of {counted(len(self.pieces), 'part')} {verb} missing: {some(names)}"
 
 
 def read_plan(store: Store) -> Plan | None:

@@ -290,7 +290,7 @@ def _check_ours(folder: Path) -> None:
         held = f"contains other files, such as {others[0]!r}" if others else ""
     if held:
         raise UsageError(
-            f"{str(folder)!r} {held}, but unfinished parts of a job need a folder of this name; rename it, or"
+            f"{str(folder)!r} {held}, but this job keeps its unfinished parts in a folder of that name; rename it, or"
             " choose a different output"
         )
 

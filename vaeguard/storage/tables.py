@@ -248,7 +248,10 @@ def read_table(path: str | Path) -> pd.DataFrame:
     except OSError as error:
         raise RefusedError(f"cannot read table {str(path)!r}: {error.strerror or error}") from error
     except (ValueError, TypeError, AttributeError, KeyError, csv.Error, pa.ArrowException) as error:
-        raise RefusedError(f"{str(path)!r} is damaged or not a table of vaeguard; write it again ({error})") from error
+        raise RefusedError(
+            f"{str(path)!r} is damaged or not a table of vaeguard ({error}); to replace it, run the command that"
+            " wrote it"
+        ) from error
 
 
 def rows_of(path: str | Path) -> list[dict[str, Any]]:

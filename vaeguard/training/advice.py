@@ -53,9 +53,10 @@ def collapse(best: Mapping[str, float], latent: int, beta: float) -> str:
     if best["valid_rate"] >= COLLAPSED_RATE and best["active_units"]:
         return ""
     return (
-        f"posterior collapse: the rate is {best['valid_rate']:.2g} nats and {best['active_units']:.0f} of {latent}"
-        f" latent units are active, so the latent carries no information; lower training.beta (now {beta:g}), or set"
-        " training.kl_warmup to 10 or training.free_bits to 0.1"
+        f"posterior collapse: the KL divergence is {best['valid_rate']:.2g} nats and {best['active_units']:.0f} of"
+        f" {latent}"
+        f" latent units are active, so the latent vector carries no information; lower training.beta (now {beta:g}),"
+        " or set training.kl_warmup to 10 or training.free_bits to 0.1"
     )
 
 

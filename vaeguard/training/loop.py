@@ -29,7 +29,7 @@ class DivergedError(VaeguardError):
 
 
 class TrainingWarning(UserWarning):
-    """Training ended, but its result deserves a second look; the message says what to try."""
+    """The training ended, but the model needs a second look; the message says what to try."""
 
 
 @dataclass

@@ -190,7 +190,9 @@ def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> Non
         )
     _check_binarise(model, training)
     if model.autoencoder and (training.free_bits or training.kl_warmup):
-        raise UsageError("an autoencoder has no rate; set `training.free_bits` and `training.kl_warmup` to 0")
+        raise UsageError(
+            "an autoencoder has no KL divergence in its loss; set `training.free_bits` and `training.kl_warmup` to 0"
+        )
     if training.balance and model.features:
         raise UsageError(
             "`training.balance` does not work with a model of features, which learns cells, not images; remove it"

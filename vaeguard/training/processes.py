@@ -68,7 +68,7 @@ def joined(count: int = 1) -> Iterator[None]:
         if count > 1:
             raise UsageError(
                 f"`processes` is {count}, but this is already one of {os.environ['WORLD_SIZE']} processes of a job;"
-                " remove it"
+                " remove `processes`"
             )
         group = _group("env://")
     else:

@@ -103,11 +103,11 @@ def tune(
 ) -> Tuning:
     """Search the settings of a fit on normal images only.
 
-    The normal images are divided once. The trials are fitted on the first part. Their objective is the ROC-AUC of the
-    second part against pseudo-anomalies made from it, averaged over the kinds; unlike the ELBO, it can be compared
-    across likelihoods. The third part is used only at the end, to compare the best settings with those of the first
-    trial, from which the search started. A tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) draws the
-    settings.
+    The normal images are divided once into three parts. The trials are fitted on the first part. Their objective is the
+    ROC-AUC of the second part against pseudo-anomalies made from it, averaged over the kinds of pseudo-anomaly; unlike
+    the ELBO, it can be compared between likelihoods. The third part is used only at the end, to compare the best
+    settings with those of the first trial, from which the search started. A tree-structured Parzen estimator (Bergstra
+    et al., NeurIPS 2011) draws the settings.
 
     Parameters
     ----------
@@ -116,9 +116,9 @@ def tune(
     model, training : specs
         The settings at the start; those that are not searched stay the same.
     trials : int
-        The number of trials, including those that `folder` already holds.
+        The total number of trials, including those that `folder` already contains.
     seconds : float, optional
-        Start no trial that would probably end after this time. The first trial is always made, and the final
+        Start no trial that would probably end after this time. The first trial always runs, and the time of the final
         comparison, which takes as long as six trials, does not count.
     folder : path, optional
         The folder for the trials, `best.toml`, `trials.csv` and the report. An interrupted search, or one with fewer
@@ -126,7 +126,7 @@ def tune(
     command : str
         The command line that the report names.
     progress : callable, optional
-        Called with fits done, fits in all, a line of text.
+        Called with the number of fits done, the number of all fits, and a line of text.
     **settings
         Single settings by name in place of those in `model` and `training`, as for `fit`.
 
@@ -138,7 +138,7 @@ def tune(
     ------
     UsageError
         `fit` refuses the settings at the start, there are fewer than 40 normal images or fewer than 5 of a normal
-        class, or the folder holds another search.
+        class, or the folder contains a different search.
     RefusedError
         The journal of the trials is damaged.
     VaeguardError

@@ -85,9 +85,7 @@ def sample_to(
 def _calibration_images(model: str) -> Any:
     images = calibration_images(model)
     if images is None:
-        raise UsageError(
-            f"{model!r} has no calibration images, which are in the run folder of the fit; give that folder"
-        )
+        raise UsageError(f"{model!r} has no calibration images; give the run folder of the fit, which contains them")
     return images
 
 
@@ -136,7 +134,7 @@ def traverse_to(output: str, reporter: Reporter, *, model: str | None = None) ->
     detector = open_generative(model)
     units = latent_units(detector.graph, _calibration_images(model))
     if units.traversals is None:
-        raise UsageError("a model of patches has no latent for a whole image; fit one without `patch`")
+        raise UsageError("a model of patches has no latent vector for a whole image; fit one without `patch`")
     rows = []
     for unit, pictures in zip(units.traversed.tolist(), units.traversals, strict=True):
         state = "" if units.active[unit] else ", inactive"

@@ -40,13 +40,13 @@ def check_evaluation_folder(folder: Path) -> None:
 def write_evaluation(evaluation: Evaluation, detector: Detector, folder: str | Path, *, command: str = "") -> Report:
     """Write `report.json`, `report.html` and `scores.csv` into `folder`, each one whole, and return the report.
 
-    Beside the columns of `score_files`, `scores.csv` has `class`, and `normal`: whether that class is a normal one.
-    The evaluated `detector` restores the images of the report, which names the command line `command`.
+    In addition to the columns of `score_files`, `scores.csv` has `class`, and `normal`: whether this class is a normal
+    one. The evaluated `detector` restores the images of the report, which names the command line `command`.
 
     Raises
     ------
     UsageError
-        The folder holds something else; see `check_evaluation_folder`.
+        The folder contains something else; see `check_evaluation_folder`.
     VaeguardError
         A file cannot be written.
     """

@@ -70,8 +70,8 @@ def fit(
 ) -> TorchDetector:
     """Fit a VAE on normal images or vectors, and calibrate its anomaly score on images that it has not seen.
 
-    Photographs are learned by the features of a pretrained network, smaller images by their pixels, unless a setting
-    asks for something else; see `ModelSpec.features`.
+    For photographs, the model learns features of a pretrained network; for smaller images, or with a setting for
+    pixels, it learns pixels; see `ModelSpec.features`.
 
     >>> from vaeguard.progress import progress_bar
     >>> with progress_bar("fitting") as bar:  # doctest: +SKIP
@@ -84,12 +84,13 @@ def fit(
     labels : array of int or str, shape (N,), optional
         Classes of an array's images.
     groups : array of int or str, shape (N,), optional
-        Images of the same object (such as one part under several exposures) have the same group, and the split divides
-        no group. P-values are valid only if the calibration images are independent of the training images.
+        Images of the same object (such as one part under several exposures) have the same group, and the split keeps
+        each group together. P-values are valid only if the calibration images are independent of the training images.
     normal_classes : str, int or sequence of these, optional
         `"0-8"`, `"good,ok"` or names; images of other classes are ignored. None takes all classes.
     roi : path or array, optional
-        The part of all images that the model looks at, see `regions.read_region`: nothing outside changes any result.
+        The region of all images that the model looks at, see `regions.read_region`; pixels outside do not change any
+        result.
     model, training : ModelSpec, TrainSpec
         Settings of the model and of the training.
     run : path, optional
@@ -97,13 +98,14 @@ def fit(
     resume : bool
         Continue from the checkpoint in `run`, if there is one.
     finish : bool
-        Train no more: make a calibrated model of the epochs that the checkpoint in `run` has. The record tells how many
-        of the planned epochs these are. Needs `resume`.
+        Run no more epochs: calibrate and save the model of the checkpoint in `run`. The record says how many of the
+        planned epochs were finished. Needs `resume`.
     tensorboard : path, optional
         Folder of TensorBoard logs. A sub-folder with the name of the run gets the settings, the history of every epoch,
-        restorations and samples of some epochs, and latents at the end. Needs `pip install 'vaeguard[tensorboard]'`.
+        restorations and samples after some epochs, and latent vectors at the end. Needs `pip install
+        'vaeguard[tensorboard]'`.
     download : bool
-        Fetch the weights of the network that `features` names, if they are not on this machine.
+        Download the weights of the network that `features` names, if they are not on this machine.
     command : str
         The command line, for the report.
     progress : callable, optional
@@ -123,12 +125,12 @@ def fit(
         There are too few normal images or groups, a class or setting is unknown, a setting does not suit the data, or
         the run folder or log is in use.
     VaeguardError
-        Training diverged, weights cannot be fetched, or the run folder or log cannot be written.
+        The training diverged, weights cannot be downloaded, or the run folder or log cannot be written.
     """
     specs = fit_specs(model, training, settings)
     plan = plan_fit(images, labels, groups, normal_classes, *specs, roi, download=download)
     if finish and not ((run or not is_first()) and resume):
-        raise UsageError("`finish` ends an interrupted fit; also give `resume`, and its folder as `run`")
+        raise UsageError("`finish` ends an interrupted fit; also give `resume`, and the folder of this fit as `run`")
     plan = replace(plan, finish=finish)
     return fit_planned(plan, run, resume=resume, tensorboard=tensorboard, command=command, progress=progress)
 

@@ -84,9 +84,9 @@ def fit_denoiser(
 ) -> FittedDenoiser:
     """Fit a denoiser to a user's own scans: a direct network for one pass, and a ladder VAE for samples.
 
-    Both start from the weights that ship, if there are any and `spec` does not ask for a start from scratch. The
-    interval behind the uncertainty is measured on held-out images. Without clean images, it is measured against
-    restorations with fresh grain, which shows how consistent the network is, not how well it knows the scene.
+    Both start from the included weights, if there are any, unless `spec` sets `from_scratch`. The interval of the
+    uncertainty is measured on held-out images. Without clean images, it is measured against restorations with new
+    grain, which shows how consistent the network is, but not how close it comes to the clean image.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def fit_denoiser(
     spec : DenoiserSpec or None
         Shape and training.
     resume : bool
-        Continue from the checkpoints in `run`, if there are any, to the same bits.
+        Continue from the checkpoints in `run`, if there are any; the result has the same bits as an uninterrupted fit.
     command : str
         The command line, for the report.
     progress : callable or None
@@ -106,7 +106,7 @@ def fit_denoiser(
     Raises
     ------
     UsageError
-        The run folder is in use, or its checkpoint is of other settings or data.
+        The run folder is in use, or its checkpoint belongs to different settings or data.
     VaeguardError
         Training diverged, or the folder cannot be written.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,7 @@ def _fit_other(data: Data, groups: str | None, settings: FitRun, fit_settings: d
 def _fit_first(
     data: Data, run: str | None, reporter: Reporter, groups: str | None, settings: FitRun, fit_settings: dict[str, Any]
 ) -> Outcome:
+    from vaeguard.training.loop import TrainingWarning
     from vaeguard.workflows.fit import fit
 
     check_supported([settings.tensorboard], "TensorBoard")
@@ -115,7 +117,8 @@ def _fit_first(
     _say_data(images, folder, reporter, all_classes=fit_settings.get("normal_classes") is None)
     started = time.monotonic()
     how = f"{RESUMED}; to keep the epochs done so far, also add `run.finish=True`"
-    with no_empty_run(folder, how), reporter.progress("fitting") as progress:
+    with no_empty_run(folder, how), reporter.progress("fitting") as progress, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "posterior collapse", TrainingWarning)  # the report gives the same advice
         detector = fit(
             images, run=folder, tensorboard=settings.tensorboard, download=data.download, command=reporter.command,
             progress=progress, **fit_settings,
@@ -193,7 +196,7 @@ def _all_normal(classes: list[str]) -> str:
     others = [name for name in classes if name not in usual]
     if usual and others:
         return (
-            f"warning: all classes count as normal ({len(classes)}), including {_listed(others)}; if only"
+            f"warning: all {len(classes)} classes count as normal, including {_listed(others)}; if only"
             f" {_listed(usual)} should, add `normal_classes` {shlex.quote(','.join(usual))}"
         )
     return f"Normal classes: all {len(classes)} ({_listed(classes)}); to choose some of them, add `normal_classes`"

@@ -96,18 +96,19 @@ class FitRun:
     )
     jobs: int | None = setting(None, "Number of threads that decode images.", unset="depends on the machine")
     processes: int = setting(
-        1, "Number of processes on this machine that train together, each on a GPU or a part of the CPU cores."
+        1, "Number of processes on this machine that train together, each on its own GPU or a share of the CPU cores."
     )
     cache_gb: float | None = setting(
         None,
-        "Maximum size of all decoded images in gigabytes; a larger data set is read from its files in every epoch.",
+        "Maximum size of the cache of decoded images, in gigabytes; a larger data set is read from its files in every"
+        " epoch.",
         unset="half of the free disk space",
     )
     buffer_gb: float = setting(
         1.0, "Gigabytes of decoded images to shuffle at a time, if images are read in every epoch."
     )
     finish: bool = setting(
-        False, "With --resume: train no more epochs; calibrate and save the model of the epochs done so far."
+        False, "With --resume: run no more epochs; calibrate and save the model after the epochs done so far."
     )
 
     def __post_init__(self) -> None:
@@ -136,7 +137,9 @@ class ExportSettings:
     """How a model is exported: the parameters of `vaeguard.export`."""
 
     pixels: str = setting("uint8", "Type of the input image: uint8 (0 to 255) or float32 (0 to 1).", of=PIXELS)
-    fpr: float = setting(DEFAULT_FPR, "False-alarm rate of the exported model, unless a command gives a different one.")
+    fpr: float = setting(
+        DEFAULT_FPR, "False-alarm rate to store in the file; a command that uses the file can override it."
+    )
     fp16: bool = setting(False, "Compute in half precision (float16), for GPUs.")
     tolerance: float | None = setting(None, "Largest relative error allowed.", unset="0.0001, with fp16 0.02")
     parts: bool = setting(False, "Also write the encoder and the decoder as separate files.")

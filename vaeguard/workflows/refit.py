@@ -58,12 +58,12 @@ def refit(
 
     >>> detector = vaeguard.refit("runs/parts", "labels.csv", run="runs/parts-2")  # doctest: +SKIP
 
-    The new run has the settings and the data of the old one. Normal images of the audit, which was drawn at random
-    from the whole batch, join the data. Other normal images only train the model: those that were flagged were chosen
-    by their score, and must not rank p-values. Images with a defect, and images of which nobody is sure, are not
-    learned from; if a defect lies among the data, it is left out. The confirmed images are kept in the run folder, so a
-    refit of a refit has those of both. The report in the run folder says under `refit` how the old model did. A refit
-    that was interrupted goes on from the checkpoint in `run`.
+    The new run has the settings and the data of the old one. Normal images of the audit, which was drawn at random from
+    the whole batch, are added to the data. Other normal images only train the model: they were flagged, so they were
+    chosen by their score and must not calibrate it. The model does not learn from images with a defect, nor from images
+    that are marked as unsure; if a defect is among the data, it is removed. The confirmed images are kept in the run
+    folder, so a refit of a refit has those of both. The key `refit` of the report in the run folder says how well the
+    old model worked. An interrupted refit continues from the checkpoint in `run`.
 
     Parameters
     ----------
@@ -71,10 +71,10 @@ def refit(
         A run folder.
     labels : path
         A CSV file with the columns `path`, `label` (normal, defect or unsure), `flagged` and `audit` (0 or 1), and
-        `batch` (how many images of the batch were flagged, or not, like this one), as the page of a batch saves it.
-        A column `class` tells the class of a normal image, where there are several.
+        `batch` (how many images of the batch were flagged, or not, like this one), as the report of a batch saves it.
+        If there are several normal classes, a column `class` gives the class of each normal image.
     data : path, optional
-        The data of the old fit; None takes them from where they were.
+        The data of the old fit; None takes them from their previous place.
     run : path, optional
         The new run folder; None is `runs/<data>-<model>-<time>`.
     groups : path, optional
@@ -87,7 +87,7 @@ def refit(
     UsageError
         A file is missing, or the class of an image is unknown; otherwise as by `vaeguard.fit`.
     RefusedError
-        The table of labels is broken, or the model takes no images.
+        The table of labels is damaged, or the model takes no images.
     """
     reporter = Reporter(progress=lambda _: contextlib.nullcontext(progress or (lambda *_: None)))
     detector: TorchDetector = refit_run(str(model), str(labels), data, run, reporter, groups=groups).result
@@ -244,7 +244,7 @@ def _class_of(label: Label, record: ModelRecord) -> str:
     if name not in normal:
         raise UsageError(
             f"the class of {label.path!r} in `labels` is unknown, but the model has {len(normal)} normal"
-            " classes; add a column class with one of them"
+            " classes; add the column class, with the class of each normal image"
         )
     return name
 

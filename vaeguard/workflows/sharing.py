@@ -103,7 +103,7 @@ def gather_to(
     if is_url(place):
         place = place.rstrip("/").removesuffix(".job")
         if not place.endswith((".csv", ".parquet", ".jsonl")):
-            check_supported([place], "gathering a clean tree")
+            check_supported([place], "gathering clean scans")
     return gather(place, folder, reporter, model=model, report=report)
 
 
@@ -135,7 +135,7 @@ def gather(
 
     if tree := tree_of(place):
         if folder:
-            raise UsageError("`output` is for scores, but these are shares of scans; remove it")
+            raise UsageError("`output` is for scores, but these are shares of scans; remove `output`")
         return _gather_tree(tree, reporter, report=report)
     return _gather_table(place, folder, reporter, model=model, report=report)
 
@@ -192,7 +192,7 @@ def _score_report(
         reporter.say(f"note: no report was written, because the model cannot be opened ({error})")
         return None
     if detector.fingerprint.split()[-1] != facts["digest"]:
-        reporter.say(f"note: no report was written, because {str(path)!r} is not the model of the scores")
+        reporter.say(f"note: no report was written, because {str(path)!r} is not the model that made the scores")
         return None
     sources: list[Source] = []
     try:

@@ -178,7 +178,7 @@ def _refusing_lost_tags(name: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, LookupError, struct.error) as error:
-        raise RefusedError(f"the tags of {name!r} cannot be kept ({error}); save it again") from error
+        raise RefusedError(f"the tags of {name!r} cannot be kept ({error}); save the file again") from error
 
 
 def _text(page: Any, tag: Any) -> bytes:

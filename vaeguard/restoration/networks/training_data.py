@@ -136,7 +136,7 @@ def denoiser_source(
     """Open the training data of a denoiser, in one of three ways.
 
     `noisy` and `clean` are pairs. `clean` with `degrade` makes noisy images from clean ones. `adapt` needs no clean
-    images, and learns the grain of the scans that are to be cleaned.
+    images; the denoiser learns the grain of the scans that are to be cleaned.
 
     Parameters
     ----------
@@ -145,15 +145,15 @@ def denoiser_source(
     clean : path, sequence of ndarray, or None
         A folder of scans, with the names of those in `noisy` if that is given; or grey images, uint8 of shape (H, W).
     degrade : str or None
-        `photo` (noise of all strengths), `gaussian:25` (noise of a deviation of 25 levels of 255), or `document`
-        (pages of print: stains, folds, fading and more).
+        `photo` (noise of all strengths), `gaussian:25` (noise with a standard deviation of 25 grey levels), or
+        `document` (pages of print: stains, folds, fading and more).
     spec : DenoiserSpec or None
         The settings of patches, and the seed.
 
     Raises
     ------
     UsageError
-        The parameters do not go together, or there is nothing to train on.
+        The parameters contradict each other, or there is nothing to train on.
     """
     spec = spec or DenoiserSpec()
     if adapt is not None:
@@ -163,8 +163,8 @@ def denoiser_source(
     if noisy is not None:
         if degrade is not None or not isinstance(clean, str | Path):
             raise UsageError(
-                "`noisy` needs `clean`, the folder of the same images without noise, and no other source; give"
-                " these two"
+                "`noisy` needs `clean`, the folder of the same images without noise, and no other source; give only"
+                " `noisy` and `clean`"
             )
         return _paired(Path(noisy), Path(clean), spec)
     if degrade is None or clean is None:
@@ -396,7 +396,7 @@ def _side_by_side(path: str, clean: str | None) -> Iterator[tuple[Floats, Floats
         if page is None or other is None:
             more = "more" if other is None else "fewer"
             raise UnreadableError(
-                path, f"it has {more} pages with shades of grey than {clean!r}; both need the same pages"
+                path, f"it has {more} grey or colour pages than {clean!r}; both files must have the same number"
             )
         yield page, other
 
