@@ -157,9 +157,8 @@ def parity_table(parity: Parity) -> Table:
     """A table of the differences between an exported model and PyTorch."""
     from rich.table import Table
 
-    table = Table(
-        "output", "largest relative error", title=f"{parity.images} images, of which {parity.random} are random noise"
-    )
+    noise = " of random noise" if parity.random == parity.images else f", of which {parity.random} are random noise"
+    table = Table("output", "largest relative error", title=f"{parity.images} images{noise}")
     for name, error in parity.errors.items():
         table.add_row(name, f"{error:.1e}")
     return table

@@ -503,8 +503,6 @@ def test_what_was_written_for_a_scan_stays_when_the_scan_breaks(scans):
     assert Path("scans-clean/box-0/2.png.page-1.residual.png").exists()
     (scans / "box-0/0.png").write_bytes(original)
     assert denoise_scans("scans", outputs=outputs, device="cpu").resumed == 8
-    denoise_scans("scans", device="cpu")
-    assert not list(Path("scans-clean").rglob("*residual*"))
 
 
 def test_what_lies_beside_the_first_pages_goes_when_a_later_one_breaks(scans, monkeypatch):
@@ -821,13 +819,17 @@ def test_what_a_page_says_of_its_region_and_its_removed_marks_is_carried_on(scan
 def test_the_list_to_look_at_holds_what_was_left_in_doubt_or_much_changed():
     row = {"path": "a", "page": 1, "action": "restored", "reason": "", "uncertainty": 0.0,
            "reverted": 0.0, "lightened": 0.0, "removed": 0.0}  # fmt: skip
-    fine = [row, {**row, "action": "untouched", "reason": CLEAN}, {**row, "action": "untouched", "reason": BILEVEL}]
+    fine = [
+        {**row, "reverted": 0.01},
+        {**row, "action": "untouched", "reason": CLEAN},
+        {**row, "action": "untouched", "reason": BILEVEL},
+    ]
     doubt = {**row, "action": "untouched", "reason": "its paper was not found"}
-    look = [{**row, "removed": 0.5}, {**row, "lightened": 0.4}, {**row, "reverted": 0.01}, doubt]
+    look = [{**row, "removed": 0.5}, {**row, "lightened": 0.4}, {**row, "reverted": 0.02}, doubt]
     assert [why_look(each) for each in fine] == ["", "", ""]
     assert [why_look(each) for each in look] == [
         "50.0 % of it was cleared of marks", "40.0 % of it was made as bright as paper",
-        "ink or detail was put back in 1.0 % of it",
+        "ink or detail was put back in 2.0 % of it",
         "left unchanged because its paper was not found",
     ]  # fmt: skip
     assert sorted([*fine, *look[::-1]], key=worth_a_look)[:4] == look

@@ -250,7 +250,7 @@ class Figures(ReportFigures):
         losses = [epoch.valid_loss for epoch in self.history]
         # The losses of the first epochs would dwarf all others.
         yield f"validation loss {sparkline(losses[min(2, len(losses) - 1) :])} {min(losses):.2f} at its best"
-        if self.classes:
+        if len(self.classes) > 1:
             yield self._hardest_classes()
 
     def _hardest_classes(self) -> RenderableType:

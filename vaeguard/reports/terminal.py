@@ -69,7 +69,7 @@ def sparklines(histogram: Histogram, threshold: float | None) -> Iterable[str]:
         yield f"{kind:<{width}} {sparkline(counts)} {sum(counts):,}"
     if threshold is not None:
         at = int(np.clip(np.searchsorted(edges, threshold, "right") - 1, 0, len(edges) - 2))
-        yield f"{'':<{width}} {'':<{at}}^ threshold {threshold:.3g}"
+        yield f"{'':<{width}} {'':<{at}}^ flagged from {threshold:.3g}"
 
 
 def sparkline(values: Iterable[float | None]) -> str:

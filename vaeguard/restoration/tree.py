@@ -90,8 +90,8 @@ class CleanTree:
             lost |= {f"`derive={kind}`" for kind in wrote.get("derive", ()) if kind not in self.key["derive"]}
             if lost and source in self.clean:
                 raise UsageError(
-                    f"an earlier run wrote {', '.join(sorted(lost))} files beside {str(part.path)!r}, which this run"
-                    " would remove; use the same settings again, or choose a different `output`"
+                    f"an earlier run, with {' and '.join(sorted(lost))}, wrote files next to {str(part.path)!r} that this"
+                    " run would remove; use the same settings again, or choose a different `output`"
                 )
 
     def sweep(self) -> None:

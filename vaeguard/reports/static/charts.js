@@ -89,7 +89,7 @@ function curveMarks(x, y) {
   ];
 }
 
-const example = () => report.model.patch ? "patch" : report.model.vectors ? "row" : "image";
+const example = () => report.model.patch ? "patch" : report.model.features ? "cell" : report.model.vectors ? "row" : "image";
 
 function trainingPanel(width, name, label) {
   const history = report.history, marks = [];

@@ -16,7 +16,8 @@ function setUpReview() {
       card.querySelectorAll("button").forEach((button) => button.setAttribute("aria-pressed", button.value === marks[at]));
     });
     const counts = Object.values(KEYS).map((label) => `${marks.filter((mark) => mark === label).length} ${label}`);
-    document.getElementById("marked").textContent = `${count(marks.filter(Boolean).length)} of ${count(items.length)} marked: ${counts.join(", ")}`;
+    const marked = marks.filter(Boolean).length, last = marked === items.length ? "; save labels.csv" : "";
+    document.getElementById("marked").textContent = `${count(marked)} of ${count(items.length)} marked: ${counts.join(", ")}${last}`;
     document.getElementById("undo").disabled = !done.length;
     document.getElementById("save").disabled = !marks.some(Boolean);
   };
@@ -32,8 +33,10 @@ function setUpReview() {
     go(at);
   };
   const next = (at) => {
-    const open = cards.findIndex((_, other) => other > at && !marks[other]);
-    go(open < 0 ? at : open);
+    const after = cards.findIndex((_, other) => other > at && !marks[other]);
+    const open = after < 0 ? cards.findIndex((_, other) => !marks[other]) : after;
+    if (open < 0) document.activeElement.blur();  // all are marked: a further key must not change the last mark
+    else go(open);
   };
 
   section.addEventListener("click", (event) => {
