@@ -89,9 +89,10 @@ class CleanTree:
             lost = {f"`{name}`" for name in ("residual", "uncertainty") if wrote.get(name) and not self.key[name]}
             lost |= {f"`derive={kind}`" for kind in wrote.get("derive", ()) if kind not in self.key["derive"]}
             if lost and source in self.clean:
+                settings = " and ".join(sorted(lost))
                 raise UsageError(
-                    f"an earlier run, with {' and '.join(sorted(lost))}, wrote files next to {str(part.path)!r} that this"
-                    " run would remove; use the same settings again, or choose a different `output`"
+                    f"an earlier run, with {settings}, wrote files next to {str(part.path)!r} that this run would remove;"
+                    " use the same settings again, or choose a different `output`"
                 )
 
     def sweep(self) -> None:
