@@ -91,8 +91,8 @@ class CleanTree:
             if lost and source in self.clean:
                 settings = " and ".join(sorted(lost))
                 raise UsageError(
-                    f"an earlier run, with {settings}, wrote files next to {str(part.path)!r} that this run would remove;"
-                    " use the same settings again, or choose a different `output`"
+                    f"an earlier run, with {settings}, wrote files next to {str(part.path)!r}, which this run would"
+                    " remove; use the same settings again, or choose a different `output`"
                 )
 
     def sweep(self) -> None:
