@@ -40,7 +40,8 @@ def fit_denoiser(data: str | None, output: str | None, *, resume: bool, **given:
 
     The denoiser learns from noisy photographs alone (--adapt), from pairs of noisy and clean images (--noisy and
     --clean), or from clean images to which noise or wear is added (DATA, a folder or a named data set, with
-    --degrade). Training starts from the included weights.
+    --degrade). It consists of two networks: a direct network, which cleans an image in one pass, and a ladder VAE,
+    which can draw samples. Training starts from the included weights.
     """
     (spec,) = settled(given)
     if given["degrade"]:

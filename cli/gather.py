@@ -24,10 +24,11 @@ from .output import Result, reporter
 def gather(place: str, output: str | None, *, model: str | None, report: bool) -> Result:
     """Combine the shares of a job after all of them have finished.
 
-    PLACE is the output of the commands with --piece, which is a table or a folder of clean scans, or the folder of
-    their finished parts. The output is the same, byte for byte, as that of a single command without --piece. The model
-    and the images are needed only for the report of a table; if they are missing, the report is shorter. For a table
-    that is too large for one file, -o FOLDER writes a folder of Parquet files instead.
+    PLACE is the output given to the commands with --piece: a table, or a folder of clean scans. It can also be the
+    folder that holds the finished parts. The output is the same, byte for byte, as that of a single command without
+    --piece. The model and the images are needed only for the report of a table: without the model, no report is
+    written; without the images, it has no pictures. For a table that is too large for one file, -o FOLDER writes a
+    folder of Parquet files instead.
 
     If shares are missing, the command names what they did not finish and exits with code 1. If inputs could not be
     read, it lists them and exits with code 3.

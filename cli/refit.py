@@ -29,7 +29,7 @@ from .output import Result, reporter
 def refit(data: str | None, model: str | None, labels: str, groups: str | None, output: str | None) -> Result:
     """Refit a model with images that you reviewed and found normal.
 
-    In the report of `vaeguard score`, you mark the flagged images and a random sample of all images, the audit, as
+    In the report of `vaeguard score`, you mark the flagged images and a random sample of all images (the audit) as
     normal, defect or unsure, and save the marks as labels.csv. The new model is fitted with the settings and the data
     of the old run; give DATA only if the data have moved. Normal images of the audit are added to the data. Images that
     were flagged by mistake train the model but do not calibrate it, because they were chosen by their score. The model

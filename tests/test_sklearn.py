@@ -229,7 +229,7 @@ def test_classes_guide_only_when_asked_to(names):
     assert "class_energy" in guided.detector_.info.term_names
     with pytest.raises(ValueError, match="guided"):
         VAEDetector(guided=True).fit(IMAGES)
-    with pytest.raises(ValueError, match="one for each"):
+    with pytest.raises(ValueError, match="one label for each"):
         VAEDetector(guided=True).fit(IMAGES, names[:-1])
 
 

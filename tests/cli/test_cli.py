@@ -236,7 +236,7 @@ def test_class_folders_of_pictures_fit_score_and_evaluate(home):
 def test_a_terminal_without_bars_ends_no_work(home):
     result = run_apart(home, "evaluate", "digits", "-m", "runs/quick", "-o", "plain", PYTHONIOENCODING="ascii")
     assert result.returncode == 0, result.stderr
-    assert "threshold" in result.stdout
+    assert "flagged from" in result.stdout
     assert "#" in result.stdout
     assert "\\u" not in result.stdout
 
@@ -415,7 +415,10 @@ def test_a_fit_that_cannot_read_leaves_no_folder(tmp_path):
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (("crack", "good"), "count as normal (2), including crack; if only good should, add --normal-classes good"),
+        (
+            ("crack", "good"),
+            "all 2 classes count as normal, including crack; if only good should, add --normal-classes good",
+        ),
         (
             ("Defect_Free", "dent", "ok"),
             "including dent; if only Defect_Free, ok should, add --normal-classes Defect_Free,ok",

@@ -390,7 +390,7 @@ def test_float_images_and_class_names_are_taken():
         ({"images": np.zeros((40, 8), np.uint8), "labels": None}, "shape"),
         ({"images": np.full((40, 8, 8), 3.0), "labels": None}, "0 to 1"),
         ({"images": np.zeros((40, 8, 8), np.int32), "labels": None}, "int32"),
-        ({"labels": [1, 2]}, "one for each"),
+        ({"labels": [1, 2]}, "one label for each"),
         ({"labels": None, "normal_classes": "0"}, "no classes"),
     ],
 )
@@ -610,7 +610,7 @@ def test_binarised_pixels_are_for_the_bernoulli_likelihood(model):
         (np.zeros((2, 1, 1, 5), np.float32), r"\(N, 6\)"),
         (np.zeros((2, 1, 1, 6), np.uint8), "uint8; use floats"),
         (np.full((2, 1, 1, 6), np.nan), "NaN"),
-        (np.full((2, 1, 1, 6), 1e300), "finite"),
+        (np.full((2, 1, 1, 6), 1e300), "infinity"),
     ],
 )
 def test_a_model_of_vectors_refuses_other_arrays(vectors, message):

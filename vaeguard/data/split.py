@@ -120,7 +120,7 @@ def _of_shards(
     if groups is not None or training.balance or training.folds:
         raise UsageError(
             "`groups`, `training.balance` and `training.folds` need images that fit into the cache; remove"
-            " them, raise `run.cache_gb`, or lower `size`"
+            " these settings, raise `run.cache_gb`, or lower `size`"
         )
     generator = np.random.default_rng(training.seed)
     parts: tuple[list[Rows], list[Rows], list[Rows]] = ([], [], [])

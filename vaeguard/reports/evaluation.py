@@ -217,7 +217,8 @@ class Figures(ReportFigures):
         yield f"ROC-AUC of each term alone: {named}"
         if pixels := self.pixels:
             without = f" ({pixels.without} anomalous images have no mask)" if pixels.without else ""
-            spots = "" if pixels.hit is None else f"; {pixels.hit} of {pixels.defects} defects are inside a spot"
+            hit = f"; {pixels.hit} of {pixels.defects} defects lie at least partly in the box of a spot"
+            spots = "" if pixels.hit is None else hit
             yield (
                 f"heatmaps compared with {pixels.masks} masks{without}: pixel ROC-AUC {pixels.roc_auc:.3f},"
                 f" per-region overlap {pixels.pro:.3f}{spots}"

@@ -223,7 +223,7 @@ class Figures(ReportFigures):
         accuracy = "" if best.valid_class_accuracy is None else f", class accuracy {best.valid_class_accuracy:.3f}"
         active = "" if model.autoencoder else f", {best.active_units:.0f} of {model.latent} latent units active"
         region = f" The model looks at {percent(model.region_share)} of each image." if model.region_share < 1 else ""
-        region += " Images with a region of their own are looked at only there." if model.regions else ""
+        region += " In images that have a region of their own, it looks only there." if model.regions else ""
         losses = f"distortion {best.valid_distortion:.2f}{rate} nats per {example}"
         epochs = counted(len(self.history), "epoch")
         chosen = f"after {epochs}" if len(self.history) == 1 else f"the best of {epochs} is epoch {best.epoch:.0f}"
