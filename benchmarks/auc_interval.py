@@ -8,6 +8,7 @@ twice as wide.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 
 import numpy as np
@@ -77,6 +78,7 @@ def differences() -> None:
 
 def main() -> None:
     """Simulate and write."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     differences()
     rng = np.random.default_rng(0)
     rows = []

@@ -5,6 +5,7 @@ python -m benchmarks.buckets
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
@@ -217,6 +218,7 @@ def _differ(found: dict[str, bytes], whole: dict[str, bytes]) -> bool:
 
 def main() -> None:
     """Measure, and write both tables."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         server = Server(home)

@@ -5,6 +5,7 @@ python -m benchmarks.inference
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -305,6 +306,7 @@ def output(command: list[str]) -> str:
 
 def main() -> None:
     """Measure in turns; each table is written as soon as it is measured."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     stages = (
         ("start", "From process start to the row of one image", start_up),
         ("packed", "Packed images, one core", packed),

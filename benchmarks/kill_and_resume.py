@@ -5,6 +5,7 @@ python -m benchmarks.kill_and_resume
 
 from __future__ import annotations
 
+import argparse
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ IMAGES = 40_000
 
 def main() -> None:
     """Kill, resume, compare, and write the table."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (IMAGES, 1, 7, 7), dtype=np.uint8).repeat(4, 2).repeat(4, 3)
     with tempfile.TemporaryDirectory() as name:

@@ -9,6 +9,7 @@ Usage: python -m benchmarks.killed [COMMAND ...]    (fit export score denoise tu
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import shutil
@@ -116,9 +117,12 @@ def measure(name: str, root: Path, generator: np.random.Generator) -> dict[str, 
 
 def main() -> None:
     """Measure the commands that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("commands", nargs="*", choices=[[], *CASES])
+    chosen = parser.parse_args().commands
     with tempfile.TemporaryDirectory() as folder:
         inputs(Path(folder))
-        for name in sys.argv[1:] or CASES:
+        for name in chosen or CASES:
             print(name, measure(name, Path(folder), np.random.default_rng(0)), flush=True)
 
 

@@ -8,6 +8,7 @@ through the command `ocrmypdf`. The truth is what tesseract reads on the clean p
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ PAGES = 3
 
 def main() -> None:
     """Make the PDF, read it three times, and write the table."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     folder, rows = data_dir() / "dirty-documents", document_rows(odd=True)
     names = [*chain.from_iterable([row["image"] for row in rows if row["noise"] == kind][:PAGES] for kind in KINDS)]
     truth = [text_of(grey(folder / "train_cleaned" / name)) for name in names]

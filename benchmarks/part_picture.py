@@ -8,6 +8,7 @@ good parts; the crack is in a crop of its lower part, which the fit never saw. E
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ GAP, QUALITY = 10, 85
 
 def main() -> None:
     """Crop, fit, score, and put the photograph and its overlay side by side."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     from skimage.data import brick
 
     wall, draw = np.asarray(brick()), np.random.default_rng(0)

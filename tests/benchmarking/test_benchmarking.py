@@ -435,7 +435,7 @@ def test_a_report_of_which_nothing_could_be_kept_is_not_replaced(spec, tmp_path,
     vaeguard.benchmark(few, tmp_path, **QUICK)
     before = (tmp_path / "report.json").read_bytes()
     monkeypatch.setattr("vaeguard.benchmarking.cells.METHOD", 10**6)
-    with pytest.raises(UsageError, match="contains 1 cell.*choose a different `output`"):
+    with pytest.raises(UsageError, match="contains 1 measurement.*choose a different `output`"):
         vaeguard.benchmark(few, tmp_path, **QUICK)
     assert (tmp_path / "report.json").read_bytes() == before
 
@@ -488,7 +488,7 @@ def test_no_cell_of_a_report_is_lost(measured, changes, training, words):
     spec, folder = measured
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     settings = {**QUICK, "training": replace(QUICK["training"], **training)}
-    with pytest.raises(UsageError, match=rf"contains 18 cells.*{words}") as caught:
+    with pytest.raises(UsageError, match=rf"contains 18 measurements.*{words}") as caught:
         vaeguard.benchmark(replace(spec, **changes), folder, **settings)
     assert "choose a different `output`, or use" in str(caught.value)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

@@ -309,7 +309,7 @@ def test_a_worker_of_another_version_or_with_another_model_refuses(home):
     )
     job = ScoreJob(str(home), "model.onnx", "cpu", None, "onnx cpu other", "s.csv.job", ".csv", 0.05, 256, 1)
     with pytest.raises(
-        RefusedError, match=r"its model 'model\.onnx' is 'onnx cpu \w+', but here it is 'onnx cpu other'"
+        RefusedError, match=r"its model 'model\.onnx' has the digest 'onnx cpu \w+', but here it has 'onnx cpu other'"
     ):
         scores.score_piece(job, (None, "key"))
     cuda = ScoreJob(str(home), "model.onnx", "cuda", None, "onnx cuda 1", "s.csv.job", ".csv", 0.05, 256, 1)

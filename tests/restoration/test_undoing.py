@@ -75,6 +75,10 @@ def test_a_single_clean_file_is_undone(clean):
     assert undo_scans(clean / "box/grey.png", "one") == (1, [])
     assert [str(path) for path in Path("one").rglob("*")] == ["one/grey.png"]
     np.testing.assert_array_equal(pages("one/grey.png"), pages("scans/box/grey.png"))
+    assert undo_scans(clean / "deep.png") == (1, [])
+    assert undo_scans(clean / "box") == (2, [])
+    names = sorted(str(path) for path in Path("clean-originals").rglob("*.*"))
+    assert names == [f"clean-originals/{name}" for name in ("box/grey.png", "box/pages.tif", "deep.png")]
     with pytest.raises(UsageError, match="give a clean file"):
         undo_scans("scans/box/grey.png", "other")
 

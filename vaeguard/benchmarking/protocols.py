@@ -146,7 +146,8 @@ class BenchmarkSpec:
     name: str
     data: str | None = setting(
         None,
-        "Data set. For ood, pairs of sets, normal:anomalous. For tables and defects, names of tables or sets.",
+        "Data set, such as digits, mnist or fashion-mnist. For ood, pairs of sets, normal:anomalous. For tables and"
+        " defects, names of tables or sets.",
         unset="mnist; for ood, tables and defects all of them",
     )
     classes: str | None = setting(None, "For one-class-out and one-class: use only these classes in turn.", unset="all")

@@ -11,7 +11,7 @@ from vaeguard.data.images import read_bytes
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 from vaeguard.restoration.formats.isolated import rewrite, scan_pages
 from vaeguard.restoration.formats.scan_page import digest_of_pixels
-from vaeguard.restoration.records import clean_store
+from vaeguard.restoration.records import TABLE, clean_store
 from vaeguard.storage.files import sweep_all, writing
 from vaeguard.storage.store import beside, is_job, job_folder, open_job
 from vaeguard.wording import counted
@@ -84,9 +84,12 @@ def undo_scans(
 
 
 def default_originals(clean: str | Path) -> Path:
-    """`scans-clean-originals` beside `scans-clean`."""
+    """`scans-clean-originals` beside `scans-clean`; its folder `box` for `scans-clean/box` or a clean file there."""
     path = Path(clean).resolve() if str(clean) in (".", "..") else Path(clean)
-    return path.with_name(f"{path.name}-originals")
+    folder = path.parent if path.is_file() else path
+    root = next((each for each in (folder, *folder.parents) if (each / TABLE).exists()), folder)
+    place = root if root.name else root.resolve()
+    return place.with_name(f"{place.name}-originals") / folder.relative_to(root)
 
 
 def _check_target(source: Path, target: Path) -> None:
@@ -111,7 +114,7 @@ def _undo(file: Part, target: Path) -> None:
         path = beside(file.path, f"page-{page.number}.residual.png")
         if path.name not in file.record["written"]:
             raise RefusedError(
-                "it was written without its residual, so the original cannot be recovered; keep the clean file"
+                "it was written without its residual, so the original cannot be recovered; keep the scan"
             )
         residual = next(scan_pages(read_bytes(path, any_size=True), str(path))).pixels
         pixels = undone(page.pixels, residual.reshape(page.pixels.shape))
