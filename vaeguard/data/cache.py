@@ -185,7 +185,7 @@ def _build(
     progress: Progress | None,
 ) -> None:
     rule, sides = resolved
-    shape = rule.shape
+    shape = rule.decoded_shape
     batch_size = max(1, min(256, _BATCH_BYTES // int(np.prod(shape))))
     names = chain.from_iterable(source.names for source in sources)
     total = sum(source.count for source in sources)

@@ -154,7 +154,7 @@ class ImageRule:
             )
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def decoded_shape(self) -> tuple[int, int, int]:
         """The shape of an image by this rule; what the rule leaves open is 1."""
         return ((self.channels or 1) + bool(self.regions), *(self.size or (1, 1)))
 

@@ -124,7 +124,7 @@ def read_labelled(
             found |= dict(zip(map(valid_text, batch.paths), batch.images, strict=True))
             errors |= dict(batch.errors)
     read = [mark for mark in marks if mark.path in found]
-    shape = (len(read), *rule.shape)
+    shape = (len(read), *rule.decoded_shape)
     images = np.stack([found[mark.path] for mark in read]) if read else np.zeros(shape, np.uint8)
     return read, images, [(path, reason) for path, reason in errors.items() if path not in found]
 

@@ -203,7 +203,7 @@ class Fetched(Source):
         """Fetch the container, and read all of it; the last batch says that it is the last."""
         del start, stop
         with self._copy() as source:
-            shape = rule.shape if rule else (1, 1, 1)
+            shape = rule.decoded_shape if rule else (1, 1, 1)
             for batch in read(source, 0, source.count, shape, rule=rule, batch_size=batch_size, jobs=jobs):
                 errors = [(self._ours(path), self._ours(reason)) for path, reason in batch.errors]
                 yield ImageBatch([*map(self._ours, batch.paths)], batch.images, errors)

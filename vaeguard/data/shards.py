@@ -127,7 +127,7 @@ class Shards:
     ) -> None:
         self.sources, self.rule, self.limits, self.jobs = sources, rule, limits, jobs
         self.names = Names(sources)
-        self.shape = (len(self.names), *rule.shape)
+        self.shape = (len(self.names), *rule.decoded_shape)
         self._image = self.shape[1:]
         self.errors: dict[str, str] = {}
         self.held, self._values = self._sample(progress)

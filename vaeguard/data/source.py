@@ -151,7 +151,7 @@ class Unreadable(Source):
     ) -> Iterator[ImageBatch]:
         """Yield nothing but the error."""
         del start, stop, batch_size, jobs
-        shape = rule.shape if rule else (1, 1, 1)
+        shape = rule.decoded_shape if rule else (1, 1, 1)
         yield _errors_only(shape, rule, [(self.path, self.reason)])
 
     def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:

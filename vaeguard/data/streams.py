@@ -161,7 +161,7 @@ def map_ahead(
 
 def _stream(files: Iterable[File], rule: ImageRule, batch_size: int, jobs: int) -> Iterator[ImageBatch]:
     assert rule.size is not None
-    values = math.prod(rule.shape)
+    values = math.prod(rule.decoded_shape)
     jobs, batch_size = fewer_if_large(jobs, values), fewer_if_large(batch_size, values)
     # Batches are decoded in parts, so that all threads work on the batch that is needed next.
     part_size = max(1, min(32, -(-batch_size // jobs)))
@@ -246,7 +246,7 @@ def chunks(items: Iterable[_T], length: int) -> Iterator[list[_T]]:
 
 
 def _decode_part(part: Part, rule: ImageRule) -> tuple[ImageBatch, bool]:
-    images = np.empty((len(part.files), *rule.shape), np.uint8)
+    images = np.empty((len(part.files), *rule.decoded_shape), np.uint8)
     batch = ImageBatch([], images)
 
     def place(shape: tuple[int, ...]) -> Bytes:
