@@ -4,13 +4,17 @@ python -m benchmarks.few_images CACHE [--cases boards:20 screws:100] [--draws 20
 
 The sound screws of the test part are photographed brighter than those to fit on, so the sound ones to judge are held
 out of the latter. Boards come in pairs of a sound and a defective one, and no pair is on both sides. The maps of the
-frozen network do not depend on the draw: they are computed once and kept in the folder CACHE (some gigabytes).
+frozen network do not depend on the draw: they are computed once and kept in the folder CACHE (some gigabytes), and so
+is what was found in each draw, so that the same command continues after an interruption. After a change of the code,
+use a new folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -26,8 +30,10 @@ from vaeguard.data.images import ImageRule, decode_image
 from vaeguard.evaluation.evaluating import measure_detector
 from vaeguard.models.cells import Cells
 from vaeguard.statistics.false_alarms import flag
+from vaeguard.storage.files import write_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     import numpy.typing as npt
@@ -80,12 +86,19 @@ def draw(good: Images, bad: Images, paired: bool, count: int, seed: int, epochs:
     detector = vaeguard.fit(good[np.sort(fitted)], features="efficientnet-lite0", training=training)
     measured = measure_detector(detector, tested, anomalous)
     flagged = flag(measured.inspection.p_value, FPR)
-    found = {
+    return {
         "roc_auc": measured.metrics[0].roc_auc,
         "false_alarms": float(flagged[~anomalous].mean()),
         "caught": float(flagged[anomalous].mean()),
     }
-    print(seed, found, flush=True)
+
+
+def kept(place: Path, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What an earlier run found, or what `measure` finds now."""
+    if not place.exists():
+        write_text(place, json.dumps(measure()))
+    found: dict[str, float] = json.loads(place.read_text())
+    print(place.stem, found, flush=True)
     return found
 
 
@@ -102,7 +115,13 @@ def main() -> None:
         for case in options.cases:
             name, count = case.split(":")
             images = {"boards": boards, "screws": screws}[name]()
-            found = [draw(*images, int(count), seed, options.epochs) for seed in range(options.draws)]
+            found = [
+                kept(
+                    options.cache / f"{name}-{count}-{seed}-{options.epochs or 'default'}.json",
+                    partial(draw, *images, int(count), seed, options.epochs),
+                )
+                for seed in range(options.draws)
+            ]
             rates = np.array([row["false_alarms"] for row in found])
             half = t.ppf(0.975, len(rates) - 1) * rates.std(ddof=1) / np.sqrt(len(rates))
             rows.append({
