@@ -79,7 +79,7 @@ def roc_auc(shards: Path, kind: str, seed: int, options: argparse.Namespace) -> 
 
 
 def _run(*arguments: object) -> bytes:
-    command = [Path(sys.executable).with_name("vaeguard"), *map(str, arguments)]
+    command = [str(Path(sys.executable).with_name("vaeguard")), *map(str, arguments)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout  # noqa: S603
 
 
