@@ -291,6 +291,7 @@ def test_the_folder_goes_with_the_job_and_stays_with_its_shards(tmp_path):
     assert {path.name for path in store.folder.iterdir()} == {"notes.txt", ".vaeguard-job"}
     with open_job(tmp_path / "s.csv"):
         (store.folder / "notes.txt").unlink()
+        (store.folder / f"{'0a' * 20}.csv").write_text("a part whose manifest was removed before it")
     assert not store.folder.exists()
 
 

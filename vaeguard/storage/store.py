@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -295,6 +296,10 @@ def _check_ours(folder: Path) -> None:
         )
 
 
+_KEYED = re.compile(r"[0-9a-f]{40}\.")
+"""The start of the name of a part, which is the key of its piece."""
+
+
 def _clear(folder: Path, files: Collection[str]) -> None:
     """Remove what a job wrote into its folder, the mark last; other files stay, and then the mark stays as well."""
     with contextlib.suppress(OSError):  # the result is written, whatever stays here
@@ -308,6 +313,9 @@ def _clear(folder: Path, files: Collection[str]) -> None:
                 _clear(inner, ())
                 inner.rmdir()
         sweep(folder)
+        # In a bucket, a process that was killed here has removed manifests before their parts.
+        for path in [path for path in folder.iterdir() if _KEYED.match(path.name)]:
+            path.unlink()
         if {path.name for path in folder.iterdir()} <= {LOCK_NAME, MARK_NAME}:
             (folder / MARK_NAME).unlink(missing_ok=True)
 
