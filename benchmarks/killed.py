@@ -118,7 +118,7 @@ def measure(name: str, root: Path, generator: np.random.Generator) -> dict[str, 
 def main() -> None:
     """Measure the commands that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("commands", nargs="*", choices=[[], *CASES])
+    parser.add_argument("commands", nargs="*", metavar="COMMAND", help=", ".join(CASES))
     chosen = parser.parse_args().commands
     with tempfile.TemporaryDirectory() as folder:
         inputs(Path(folder))

@@ -113,8 +113,7 @@ cluster_option = click.option(
     "--cluster",
     metavar="ADDRESS",
     help="Run on a Ray cluster: local starts one on this machine, auto finds a running one, and HOST:PORT connects to"
-    " the"
-    " cluster with this head node.",
+    " the cluster with this head node.",
 )
 split_option = click.option(
     "--split",

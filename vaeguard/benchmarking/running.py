@@ -148,6 +148,5 @@ def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan, finished: Mapping[
         advice = "use the earlier settings"
     raise UsageError(
         f"{str(folder)!r} contains {counted(len(finished), 'measurement')}, and {len(lost)} of them would be"
-        f" lost because {reason};"
-        f" choose a different `output`, or {advice}"
+        f" lost because {reason}; choose a different `output`, or {advice}"
     )

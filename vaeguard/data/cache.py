@@ -301,8 +301,7 @@ def _not_written(error: OSError) -> VaeguardError:
 def _nothing_readable(place: str, first: str, errors: list[tuple[int, str]]) -> VaeguardError:
     return VaeguardError(
         f"no image in {place!r} can be read ({counted(len(errors), 'file')}); the first is"
-        f" {os.path.relpath(first, place)!r}: "
-        f"{errors[0][1]}"
+        f" {os.path.relpath(first, place)!r}: {errors[0][1]}"
     )
 
 

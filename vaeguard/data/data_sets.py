@@ -25,17 +25,15 @@ from vaeguard.data.inputs import (
     expanded,
     is_container,
     is_named,
-    lay_beside,
     named_as_file,
+    open_beside_regions,
     open_folder,
-    open_paths,
     read_folder,
     settle_regions,
     without_ending,
 )
 from vaeguard.data.named_sets import NAMES, NamedSource
 from vaeguard.data.objects import NamesAsUrls, staged
-from vaeguard.data.own_regions import regions_among
 from vaeguard.data.shards import Shards
 from vaeguard.data.source import Encoded, Unreadable, reading
 from vaeguard.data.streams import Part, default_jobs, first_of, map_ahead, parts_of, size_of_part
@@ -239,12 +237,10 @@ def sources_of(data: str | Path, split: str) -> list[Source]:
         raise _no_data_set(path)
     folders = [*map(read_folder, paths)]
     paths = sorted_once(chain.from_iterable(folder.paths for folder in folders))
-    regions = {*regions_among(paths)}
-    sources = open_paths([path for path in paths if path not in regions], split)
+    sources = open_beside_regions(paths, folders, split)
     if not sources:
         raise no_images(paths, left_out=left_out(folders))
     sources[0].left_out = left_out(folders)
-    lay_beside(sources, regions, folders)
     return sources
 
 
@@ -514,6 +510,5 @@ def _no_data_set(path: Path) -> UsageError:
         )
     return UsageError(
         f"{str(path)!r} is not a data set; give images, a folder of images, an IDX file of images, an .npz,"
-        " an .npy, a tar"
-        f" archive, a Parquet file or one of {', '.join(NAMES)}"
+        f" an .npy, a tar archive, a Parquet file or one of {', '.join(NAMES)}"
     )

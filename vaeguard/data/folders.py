@@ -240,8 +240,7 @@ def class_labels(own: Folder, other: Folder | None = None) -> ClassLabels | None
             flat, sorted_ = (own, other) if others else (other, own)
             raise UsageError(
                 f"{flat.path!r} has no class sub-folders, but {sorted_.path!r} has; use the same layout for both,"
-                " such as"
-                f" {str(Path(flat.path) / 'good')!r}"
+                f" such as {str(Path(flat.path) / 'good')!r}"
             )
         classes = sorted({*classes, *others})
     if not classes:

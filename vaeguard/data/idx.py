@@ -67,8 +67,7 @@ def read_idx_images(path: Path) -> npt.NDArray[np.uint8]:
     if images.ndim not in (3, 4) or images.dtype != np.uint8 or images.size == 0:
         raise RefusedError(
             f"{str(path)!r} contains {images.dtype} values of shape {images.shape}, not uint8 images; give the"
-            " file with"
-            " the images"
+            " file with the images"
         )
     return images
 

@@ -67,23 +67,23 @@ def find_sources(
     if given and not paths:
         raise no_images(given, left_out=left_out(folders))
     paths = sorted_once([*paths, *listed])
-    regions = {*regions_among(paths)}
-    paths = [path for path in paths if path not in regions] if regions else paths
     if not paths and not named:
         raise UsageError("there is nothing to score; give image files, folders or globs, or a list of files")
-    sources = [*(NamedSource(str(name), "test") for name in named), *open_paths(paths)]
+    sources = [*(NamedSource(str(name), "test") for name in named), *open_beside_regions(paths, folders)]
     for source in sources:
         _check_kind(source, vectors=vectors)
-    lay_beside(sources, regions, folders)
     _, unused = settle_regions(sources, looks)
     sources[0].left_out = "; ".join(filter(None, (left_out(folders), unused))) or None
     return sources
 
 
-def lay_beside(sources: Sequence[Source], regions: Iterable[str], folders: Iterable[Folder]) -> None:
-    """Let the first source of files know the regions of single images that were found."""
+def open_beside_regions(paths: Sequence[str], folders: Iterable[Folder], split: str | None = None) -> list[Source]:
+    """The sources of `paths`, as of `open_paths`; regions of single images, and those of `folders`, lie beside them."""
+    regions = {*regions_among(paths)}
+    sources = open_paths([path for path in paths if path not in regions] if regions else paths, split)
     if files := next((source for source in sources if isinstance(source, Files)), None):
         files.regions = sorted({*regions, *chain.from_iterable(folder.regions for folder in folders)})
+    return sources
 
 
 def settle_regions(sources: Sequence[Source], looks: bool | None) -> tuple[bool, str | None]:

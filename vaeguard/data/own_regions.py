@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from vaeguard.data.decoding import read_one
 from vaeguard.data.images import ImageRule, decode_bytes, read_bytes, read_header
+from vaeguard.data.palette import has_few_colours, palette
 from vaeguard.errors import UnreadableError
 from vaeguard.storage.files import size_and_time
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 ENDING = "_roi.png"
 LOOK_HERE = 128
 """From this grey value on, a pixel of a mask is white."""
-COLOURS = "vaeguard.data.unread:colours"
 
 
 def region_path(image: str) -> str:
@@ -52,11 +51,7 @@ def named_as_regions(names: Sequence[str]) -> list[str]:
 @functools.cache
 def _is_mask(path: str, _stamp: tuple[int, int]) -> bool:
     """Whether a picture has few colours; a damaged one may have had few."""
-    try:
-        colours, _ = read_one(COLOURS, path)
-    except UnreadableError:
-        return True
-    return bool(colours["few"] or colours["frequent"])
+    return has_few_colours(path, exactly=False, damaged=True)
 
 
 def with_region(image: Bytes, name: str, content: bytes | None = None, region: bytes | None = None) -> Bytes:
@@ -78,13 +73,11 @@ def with_region(image: Bytes, name: str, content: bytes | None = None, region: b
 
 def _read(image: str, content: bytes | None, region: bytes | None, size: tuple[int, int]) -> Bools | None:
     """The region of an image in the size of its pixels, (H, W); None if it is a photograph of that name."""
-    from vaeguard.data.unread import colours
-
     path = region_path(image)
     name = os.path.basename(path)  # noqa: PTH119  (names need not be valid paths)
     try:
         region = read_bytes(path) if region is None else region
-        (counted,) = colours(path, region, None)
+        (counted,) = palette(path, region)
         if not (counted["few"] or counted["frequent"]):
             return None
         mask = decode_bytes(region, ImageRule(channels=1), path)[0]

@@ -6,14 +6,10 @@ import os
 import re
 from collections import Counter, defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from vaeguard.data.decoding import read_one
-from vaeguard.data.images import open_picture, read_bytes
 from vaeguard.data.own_regions import ENDING, regions_among
-from vaeguard.errors import UnreadableError
+from vaeguard.data.palette import has_few_colours
 from vaeguard.wording import counted, skipped_by_suffix, some
 
 if TYPE_CHECKING:
@@ -29,15 +25,9 @@ _MARKED = re.compile(
 _WORDS = re.compile("mask|gt|truth|label|seg|annotation|roi", re.IGNORECASE)
 """One of these is in every stem that `_MARKED` matches, and is searched for faster."""
 _FOLDERS = re.compile("masks?|gt|ground[ _-]?truth|labels?|seg|segmentations?|annotations?|rois?", re.IGNORECASE)
+"""Usual names of folders of masks."""
 _REGION = re.compile("(^|[^a-z])rois?([^a-z]|$)", re.IGNORECASE)
 """Masks that mark where to look."""
-"""Usual names of folders of masks."""
-FEW = 32
-"""A mask has at most so many colours, or at least `MOST` of its pixels have one of the `FEWEST` commonest."""
-PIXELS_A_COLOUR = 16
-"""A picture has few colours only if it has at least so many pixels for each; tiny pictures never have many."""
-FEWEST = 8
-MOST = 0.9
 
 
 def without_masks(folder: Folder) -> Folder:
@@ -127,27 +117,4 @@ def _in_folders_of_masks(by_stem: Mapping[str, Sequence[str]]) -> list[tuple[str
 
 def _is_mask(folder: Folder, name: str, image: str, *, marked: bool) -> bool:
     path, beside = replace(folder, names=(name, image)).paths
-    return _has_few_colours(path, exactly=not marked) and (marked or not _has_few_colours(beside))
-
-
-def _has_few_colours(path: str, *, exactly: bool = True) -> bool:
-    """Whether a picture has few colours; unless `exactly`, a few of them may also be frequent enough."""
-    try:
-        colours, _ = read_one("vaeguard.data.unread:colours", path)
-    except UnreadableError:
-        return False
-    return bool(colours["few"] or (not exactly and colours["frequent"]))
-
-
-def colours(name: str, content: bytes | None, rule: None) -> tuple[dict[str, Any]]:
-    """Whether a picture has few colours, and whether a few of them are frequent, as a process for decoding counts."""
-    del rule
-    picture = open_picture(read_bytes(name) if content is None else content, name)
-    most = min(FEW, picture.width * picture.height // PIXELS_A_COLOUR)
-    if picture.mode.startswith("I"):
-        kinds, counts = np.unique(np.asarray(picture), return_counts=True)
-        few = len(kinds) <= most
-    else:
-        few = picture.getcolors(most) is not None
-        counts = np.array(picture.convert("L").histogram())
-    return ({"few": few, "frequent": bool(np.sort(counts)[-FEWEST:].sum() >= MOST * counts.sum())},)
+    return has_few_colours(path, exactly=not marked) and (marked or not has_few_colours(beside))

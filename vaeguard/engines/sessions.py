@@ -243,8 +243,7 @@ def _open(content: bytes, name: str, device: str, threads: int | None) -> Any:
     if missing:
         raise UsageError(
             f"`device` is {device!r}, but the installed onnxruntime has no {missing.pop()}; install"
-            " onnxruntime-gpu, or set"
-            " `device` to 'cpu'"
+            " onnxruntime-gpu, or set `device` to 'cpu'"
         )
     providers = [(provider, GPU_OPTIONS[provider]) for provider in wanted]
     try:

@@ -173,8 +173,7 @@ def read_network(path: str | Path, size: tuple[int, int]) -> OnnxNetwork:
     except ValueError as error:
         raise UsageError(
             f"{given}, which cannot be used: {error}; export a convolutional network for images of any height"
-            " and width,"
-            " with maps at 1/4, 1/8 or 1/16 of these as outputs"
+            " and width, with maps at 1/4, 1/8 or 1/16 of these as outputs"
         ) from error
     return network
 

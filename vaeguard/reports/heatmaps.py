@@ -55,8 +55,7 @@ class HeatmapFolder:
             if (root.is_dir() and place.is_relative_to(root.resolve())) or _is_found(self.path, given):
                 raise UsageError(
                     f"`heatmaps` is {str(self.path)!r}, which is inside {given!r}, where the images"
-                    " are; choose a"
-                    " separate folder"
+                    " are; choose a separate folder"
                 )
 
     def begin(self, job: Path) -> None:

@@ -29,13 +29,14 @@ def page(report: Mapping[str, Any]) -> str:
         The report lacks a key of its kind.
     """
     template = _templates().get_template(f"{kind_of(report)}.html")
+    scripts = ["d3.min.js", "plot.min.js", "charts.js", "page.js", *(["review.js"] if report.get("review") else [])]
     html = template.render(
         report=report,
         verdict=verdict(report),
         data=_script_json({key: value for key, value in report.items() if key != "pictures"}),
         figure=lambda path, digits=3, *, percent=False: _figure(report, path, digits, percent=percent),
         style=_static("style.css"),
-        scripts=[_static(name) for name in ("d3.min.js", "plot.min.js", "charts.js", "page.js", "review.js")],
+        scripts=[_static(name) for name in scripts],
     )
     # File names may contain bytes that are no valid text.
     return html.encode("utf-8", "replace").decode()

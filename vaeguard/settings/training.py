@@ -87,8 +87,7 @@ class TrainSpec:
     folds: int | None = setting(
         None,
         "For features: number of cross-validation folds; for the calibration, each image is scored by a model that"
-        " has not seen it."
-        " With 0, hold out the shares training.validation and training.calibration instead.",
+        " has not seen it. With 0, hold out the shares training.validation and training.calibration instead.",
         unset="10 for fewer than 50 images, 5 for fewer than 1,000, else 0",
     )
     patience: int = setting(20, "Stop training after this many epochs without a better validation loss.")

@@ -54,9 +54,8 @@ def collapse(best: Mapping[str, float], latent: int, beta: float) -> str:
         return ""
     return (
         f"posterior collapse: the KL divergence is {best['valid_rate']:.2g} nats and {best['active_units']:.0f} of"
-        f" {latent}"
-        f" latent units are active, so the latent vector carries no information; lower training.beta (now {beta:g}),"
-        " or set training.kl_warmup to 10 or training.free_bits to 0.1"
+        f" {latent} latent units are active, so the latent vector carries no information; lower training.beta (now"
+        f" {beta:g}), or set training.kl_warmup to 10 or training.free_bits to 0.1"
     )
 
 
@@ -124,5 +123,5 @@ def _few_calibration(record: ModelRecord) -> str:
         return ""
     return (
         f"the score is calibrated on only {images} normal images, so p-values come in steps of {1 / (images + 1):.2g};"
-        f" add normal images or raise training.calibration for finer steps"
+        " add normal images or raise training.calibration for finer steps"
     )

@@ -73,7 +73,8 @@ def _denoise(
     from vaeguard.restoration.denoising import denoise_scans
     from vaeguard.restoration.planning import plan_scans
 
-    outputs, output = options.get("outputs") or DenoiseOutputs(), str(Path(output))
+    output = str(Path(output))
+    outputs = options.get("outputs") or DenoiseOutputs()
     if outputs.ocr:
         check_tesseract(outputs.ocr_language)
     verb = plan_scans if dry_run else denoise_scans
@@ -95,7 +96,7 @@ def _denoise(
 
 
 def undo_tree(clean: str, output: str | None, reporter: Reporter) -> Outcome:
-    """Write the originals of clean scans, as `undo_scans` does; by default into that of `default_originals`.
+    """Write the originals of clean scans, as `undo_scans` does; `output` is by default that of `default_originals`.
 
     Raises
     ------
