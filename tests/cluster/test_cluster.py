@@ -79,6 +79,14 @@ class Network:
         self.nodes.append(node)
         return node
 
+    def wait_for(self, port):
+        """Wait until somebody listens; a busy machine takes long to start a node."""
+        knock = [sys.executable, "-c", f"import socket; socket.create_connection(('127.0.0.1', {port}))"]
+        deadline = time.monotonic() + 120
+        while self.start(knock, stderr=subprocess.DEVNULL).wait():
+            assert time.monotonic() < deadline, "the Ray node did not start"
+            time.sleep(0.2)
+
     def vaeguard(self, *arguments):
         """Start the command, with pieces of 16 images."""
         code = SMALL_PIECES.format(arguments=list(map(str, arguments)))
@@ -109,6 +117,7 @@ def network(tmp_path_factory):
         network.open()
         network.ray_node("--head", "--port=6399", "--num-cpus=1", "--include-dashboard=false",
                          f"--temp-dir={network.home}")  # fmt: skip
+        network.wait_for(6399)
         yield network
     finally:
         network.close()

@@ -86,13 +86,15 @@ class CleanTree:
         """
         for part in self.store.parts():
             wrote, source = part.record["settings"], part.record.get("source")
+            if source not in self.clean or not isinstance(wrote, dict):
+                continue
             lost = {f"`{name}`" for name in ("residual", "uncertainty") if wrote.get(name) and not self.key[name]}
             lost |= {f"`derive={kind}`" for kind in wrote.get("derive", ()) if kind not in self.key["derive"]}
-            if lost and source in self.clean:
+            if lost:
                 settings = " and ".join(sorted(lost))
                 raise UsageError(
                     f"an earlier run, with {settings}, wrote files next to {str(part.path)!r}, which this run would"
-                    " remove; use the same settings again, or choose a different `output`"
+                    f" remove; also set {settings} now, or choose a different `output`"
                 )
 
     def sweep(self) -> None:
