@@ -46,10 +46,15 @@ class _Conv(nn.Module):
 
     def __init__(self, before: int, after: int, kernel: int, *, stride: int = 1, depthwise: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(before, after, kernel, stride, groups=before if depthwise else 1)
+        # Without a stride both halves are equal, and the convolution pads without a copy of the image.
+        even = (kernel - 1) // 2 if stride == 1 else 0
+        self.conv = nn.Conv2d(before, after, kernel, stride, even, groups=before if depthwise else 1)
         self.kernel, self.stride = kernel, stride
 
     def forward(self, image: Tensor) -> Tensor:
+        if self.stride == 1:
+            same: Tensor = self.conv(image)
+            return same
         sides: list[int] = []
         for size in (image.shape[3], image.shape[2]):
             needed = max((-(-size // self.stride) - 1) * self.stride + self.kernel - size, 0)
@@ -58,14 +63,19 @@ class _Conv(nn.Module):
         return result
 
 
+def _relu6() -> nn.Module:
+    """The activation, in place: a copy of wide maps takes as long as the convolution before it."""
+    return nn.ReLU6(inplace=True)
+
+
 class _Block(nn.Module):
     """An inverted residual block (Sandler et al., CVPR 2018)."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         wide = before * expansion
-        layers: list[nn.Module] = [_Conv(before, wide, 1), nn.ReLU6()] if expansion > 1 else []
-        layers += [_Conv(wide, wide, kernel, stride=stride, depthwise=True), nn.ReLU6(), _Conv(wide, after, 1)]
+        layers: list[nn.Module] = [_Conv(before, wide, 1), _relu6()] if expansion > 1 else []
+        layers += [_Conv(wide, wide, kernel, stride=stride, depthwise=True), _relu6(), _Conv(wide, after, 1)]
         self.layers = nn.Sequential(*layers)
         self.residual = stride == 1 and before == after
 
@@ -121,7 +131,7 @@ class Lite0(Backbone):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_Conv(3, LITE0_STEM, 3, stride=2), nn.ReLU6())
+        self.stem = nn.Sequential(_Conv(3, LITE0_STEM, 3, stride=2), _relu6())
         stages, before = [], LITE0_STEM
         for blocks, kernel, stride, expansion, after in LITE0_STAGES:
             sides = [(before, stride), *[(after, 1)] * (blocks - 1)]

@@ -127,7 +127,7 @@ class FoldedTask(VAETask):
         noise, beta = state.generators["noise"], self._beta(len(state.history), step)
         objectives = []
         for fold, head in self.heads:
-            seen = batch.images if fold < 0 else batch.images[batch.labels != fold][:FOLD_CELLS]
+            seen = batch.images if fold < 0 else batch.images[(batch.labels != fold).nonzero()[:FOLD_CELLS, 0]]
             if not len(seen):  # a last batch of few cells
                 continue
             share = batch_share(len(seen))
