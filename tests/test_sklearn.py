@@ -290,5 +290,5 @@ def test_weights_are_refused_in_words(kind):
     assert not has_fit_parameter(kind(), "sample_weight")
     for fit in (kind().fit, make_pipeline(kind()).fit):
         name = "sample_weight" if fit.__self__.__class__ is kind else f"{kind.__name__.lower()}__sample_weight"
-        with pytest.raises(TypeError, match="does not take sample_weight; every row has the same weight"):
+        with pytest.raises(TypeError, match="does not take sample_weight, because every row has the same weight"):
             fit(np.zeros((200, 3)), **{name: np.ones(200)})

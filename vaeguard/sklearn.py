@@ -109,13 +109,13 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         if others:
             # With a parameter `sample_weight`, scikit-learn would take weights for supported.
             raise TypeError(
-                f"{type(self).__name__}.fit does not take {', '.join(others)}; every row has the same weight, so"
-                " remove it, and remove or repeat rows instead"
+                f"{type(self).__name__}.fit does not take {', '.join(others)}, because every row has the same weight;"
+                " to weight rows, leave out or repeat some of them"
             )
         if not isinstance(self.contamination, int | float | np.floating) or not 0 < self.contamination <= 0.5:
             raise ValueError(f"`contamination` is {self.contamination!r}; it must be above 0 and at most 0.5")
         if self.guided and y is None:
-            raise ValueError("`guided` needs `y`, the classes of the rows; give it, or remove `guided`")
+            raise ValueError("`guided` needs `y`, the classes of the rows; give `y`, or remove `guided`")
         batch = self._batch(X, reset=True)
         self.detector_ = self._fitted(batch, _classes(y) if self.guided else None)
         self.decision_scores_ = self.detector_.inspect(batch).score.astype(np.float64)

@@ -200,7 +200,7 @@ def test_a_node_that_dies_is_done_without_and_where_none_can_take_a_task_the_job
     _, error = big.communicate()
     assert big.returncode == 1
     assert (
-        "the cluster cannot run a task of 64 CPU: none of its 1 nodes is large enough, and none was added"
+        "the cluster cannot run a task that needs 64 CPU cores: none of its 1 nodes is large enough, and no such node was added"
         " in 1 s" in error
     )
     assert "Traceback" not in error
@@ -314,12 +314,11 @@ def test_a_worker_of_another_version_or_with_another_model_refuses(home):
     kind, said, _ = worker.call(versions, "os:getcwd", None, None)
     assert (kind, said.split(";")[0]) == (
         "refused",
-        f"vaeguard is {installed(PACKAGES)['vaeguard']} there, but 0.0.1 here",
+        f"vaeguard is {installed(PACKAGES)['vaeguard']}, but 0.0.1 on the machine that started the job",
     )
     job = ScoreJob(str(home), "model.onnx", "cpu", None, "onnx cpu other", "s.csv.job", ".csv", 0.05, 256, 1)
-    with pytest.raises(
-        RefusedError, match=r"its model 'model\.onnx' has the digest 'onnx cpu \w+', but here it has 'onnx cpu other'"
-    ):
+    said = r"'model\.onnx' has the digest 'onnx cpu \w+', but on the machine that started the job 'onnx cpu other'"
+    with pytest.raises(RefusedError, match=said):
         scores.score_piece(job, (None, "key"))
     cuda = ScoreJob(str(home), "model.onnx", "cuda", None, "onnx cuda 1", "s.csv.job", ".csv", 0.05, 256, 1)
     with pytest.raises((UsageError, RefusedError), match="cuda|other"):
@@ -340,14 +339,14 @@ def test_a_part_that_a_file_system_shows_late_is_waited_for(tmp_path, monkeypatc
     monkeypatch.setattr(ray_cluster.time, "sleep", lambda seconds: None)
     late = iter([None, None, None, "part"])
     assert ray_cluster.seen(lambda: next(late), "node", tmp_path) == "part"
-    with pytest.raises(VaeguardError, match="node node wrote a part to .*, which is not visible here"):
+    with pytest.raises(VaeguardError, match="node node wrote a part to .*, which this machine does not see"):
         ray_cluster.seen(lambda: None, "node", tmp_path)
 
 
 def test_a_folder_that_a_node_does_not_have_is_named():
     job = ScoreJob("/nowhere", "model.onnx", "cpu", None, "", "s.csv.job", ".csv", 0.05, 256, 1)
     kind, said, _ = worker.call(installed(PACKAGES), "vaeguard.cluster.scores:score_piece", job, None)
-    assert (kind, "'/nowhere'; use paths where all nodes find" in said) == ("failed", True)
+    assert (kind, "'/nowhere'; use paths under which all nodes find" in said) == ("failed", True)
 
 
 @pytest.mark.parametrize("settings", [{"cpus": 0}, {"gpus": -1.0}, {"patience": 0.0}])

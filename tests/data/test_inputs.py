@@ -580,7 +580,10 @@ def test_bytes_are_read_in_any_type_of_column(tmp_path, kind):
         ({"image": pa.array([], pa.binary())}, "has no rows"),
         ({"image": pa.array(["iVBORw0KGgo="])}, "has string values in its column 'image', which are not supported"),
         ({"image": pa.array([[[1]]])}, "has list.* values in its column 'image', which are not supported"),
-        ({"photo": pa.array([b"x"])}, "no image column with a known name .*'photo'.*; rename it to 'image'"),
+        (
+            {"photo": pa.array([b"x"])},
+            "no image column with a known name .*'photo'.*; rename the image column to 'image'",
+        ),
         ({"pixel": pa.array([1])}, "no column with the bytes of image files"),
     ],
 )
@@ -591,5 +594,5 @@ def test_a_table_without_images_is_refused_with_what_it_holds(tmp_path, columns,
 
 def test_a_table_of_paths_alone_is_told(tmp_path):
     cells = pa.array([{"bytes": None, "path": "1.png"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-    with pytest.raises(VaeguardError, match=r"the table contains only its path '1\.png'"):
+    with pytest.raises(VaeguardError, match=r"the table contains only the path '1\.png' of this image"):
         open_images(table_of(tmp_path / "a.parquet", image=cells))

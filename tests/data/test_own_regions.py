@@ -56,9 +56,12 @@ def test_a_rule_that_leaves_it_open_follows_the_data(folder, tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"no picture", "its region '1_roi.png' cannot be read: it is not a supported image"),
-        (np.full((24, 31), 255, np.uint8), "24x31 pixels (height x width), but the image has 24x30; make them equal"),
-        (np.zeros(SIZE, np.uint8), "its region '1_roi.png' covers no pixel of it; make the part that matters white"),
+        (b"no picture", "its region mask '1_roi.png' cannot be read: it is not a supported image"),
+        (
+            np.full((24, 31), 255, np.uint8),
+            "24x31 pixels (height x width), but the image has 24x30; save the mask at the size of the image",
+        ),
+        (np.zeros(SIZE, np.uint8), "its region mask '1_roi.png' marks no pixel; make the part that matters white"),
     ],
 )
 def test_a_region_that_cannot_be_used_is_an_error_of_its_image(folder, content, reason):
@@ -82,7 +85,7 @@ def test_regions_are_no_images_and_are_named_if_they_are_not_used(folder, place)
     assert source.left_out is None
     (source,) = find_sources([place])
     assert len(source.names) == 3
-    note = f"1 region of single images not used (this model looks at whole images): '{folder / '1_roi.png'}'"
+    note = f"1 region mask of single images not used (this model looks at whole images): '{folder / '1_roi.png'}'"
     assert source.left_out == note == open_images(place).left_out
 
 
@@ -128,4 +131,4 @@ def test_an_archive_is_read_like_its_folder(folder, name, mode):
     (folder / "1_roi.png").write_bytes(b"no picture")
     ((path, why),) = open_images(packed(folder, name, mode), rule=LOOKS).errors
     assert path == f"{place}/1.png"
-    assert "its region '1_roi.png' cannot be read: it is not a supported image" in why
+    assert "its region mask '1_roi.png' cannot be read: it is not a supported image" in why

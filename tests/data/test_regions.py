@@ -80,7 +80,7 @@ def test_a_region_that_cannot_be_read_or_is_empty_is_refused(tmp_path):
         read_region(tmp_path / "missing.png", SIZE)
     with pytest.raises(UsageError, match="does not exist"):
         read_region(tmp_path / "missing.json", SIZE)
-    with pytest.raises(UsageError, match="covers no pixel"):
+    with pytest.raises(UsageError, match="marks no pixel"):
         read_region(saved(tmp_path, {**LABELME, "shapes": []}), SIZE)
     with pytest.raises(UsageError, match="array of float64"):
         read_region(np.zeros(SIZE), SIZE)

@@ -79,4 +79,4 @@ def test_a_model_of_whole_images_says_that_it_uses_no_region(tmp_path, bars_run)
     write(tmp_path / "7.png", 7)
     summary = vaeguard.score_files(vaeguard.load(bars_run, "cpu"), [tmp_path], tmp_path / "scores.csv")
     assert summary.images == 1
-    assert "1 region of single images not used (this model looks at whole images)" in summary.left_out
+    assert "1 region mask of single images not used (this model looks at whole images)" in summary.left_out

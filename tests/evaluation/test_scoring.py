@@ -212,7 +212,7 @@ def test_only_tables_of_scores_are_replaced(suffix: str, tmp_path: Path) -> None
         assert table.read_bytes() == before
     table.unlink()
     table.mkdir()
-    with pytest.raises(UsageError, match="is a folder; give a table in it"):
+    with pytest.raises(UsageError, match="is a folder; name a table in this folder"):
         score_files(FakeDetector(), [tmp_path / "one.png"], table)
 
 

@@ -264,7 +264,7 @@ def test_groups_of_one_image_each_are_no_groups():
     ("groups", "message"),
     [
         (np.arange(30) % 2, "has 2 groups"),
-        (np.arange(29), "one for each"),
+        (np.arange(29), "one group for each"),
         (np.arange(30) % 15, "two normal classes"),
     ],
 )

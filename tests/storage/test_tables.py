@@ -181,7 +181,7 @@ def test_missing_and_damaged_tables_are_refused(suffix: str, tmp_path: Path) -> 
     with pytest.raises(RefusedError, match="cannot read table"):
         read_table(path)
     path.write_bytes(b'path,x\n"a\xff,1,2\n{}')
-    with pytest.raises(RefusedError, match="damaged or not a table"):
+    with pytest.raises(RefusedError, match="damaged or is not a table"):
         read_table(path)
 
 

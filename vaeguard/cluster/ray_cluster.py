@@ -106,8 +106,8 @@ class Cluster:
             kind, value, node = self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as error:
             raise VaeguardError(
-                f"a task failed on the cluster ({_first_line(error.cause or error)}); install the same vaeguard on"
-                " every node, and run the same command again"
+                f"a task failed on the cluster ({_first_line(error.cause or error)}); install the same version of"
+                " vaeguard on every node, and run the same command again"
             ) from error
         if kind != "done":
             error_class = {"refused": RefusedError, "usage": UsageError}.get(kind, VaeguardError)
@@ -132,12 +132,12 @@ class Cluster:
         if slots:
             self._able = now
         elif now - self._able > self.settings.patience:
-            wanted = f"{self.settings.cpus} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
+            wanted = f"{self.settings.cpus} CPU cores" + (f" and {self.gpus:g} GPU" if self.gpus else "")
             has = f"none of its {len(nodes)} nodes is large enough" if nodes else "it has no nodes left"
             raise VaeguardError(
-                f"the cluster cannot run a task of {wanted}: {has}, and none was added in {self.settings.patience:g}"
-                " s; start a node, or lower `cluster.cpus` and `cluster.gpus`; to continue, run the same command"
-                " again"
+                f"the cluster cannot run a task that needs {wanted}: {has}, and no such node was added within"
+                f" {self.settings.patience:g} s; start a node that is large enough, or lower `cluster.cpus` and"
+                " `cluster.gpus`; to continue, run the same command again"
             )
         self._slots = max(1, slots)
         return self._slots
@@ -205,7 +205,9 @@ def check_address(address: str) -> None:
 
     host, _, port = address.rpartition(":")
     if address not in (LOCAL, AUTO) and not (host and port.isascii() and port.isdigit()):
-        raise UsageError(f"`cluster` is {address!r}; use local, auto, or HOST:PORT of the head node")
+        raise UsageError(
+            f"`cluster` is {address!r}; it must be local, auto, or the address of the cluster's head node as HOST:PORT"
+        )
     if find_spec("ray") is None:
         raise UsageError(f"`cluster` needs Ray, which is not installed; run: {install_line('cluster')}")
 
@@ -229,7 +231,7 @@ def _check_reachable(address: str) -> None:
             pass
     except (OSError, OverflowError, ValueError) as error:
         raise VaeguardError(
-            f"there is no Ray cluster at {address!r} ({error}); use the HOST:PORT that `ray start --head`"
+            f"there is no Ray cluster at {address!r} ({error}); use the address (HOST:PORT) that `ray start --head`"
             " prints, or use local"
         ) from error
 
@@ -250,8 +252,8 @@ def seen(look: Callable[[], _T | None], node: str, folder: Path) -> _T:
             return part
         time.sleep(1.0)
     raise VaeguardError(
-        f"node {node} wrote a part to {str(folder)!r}, which is not visible here; choose an output on"
-        " storage that all nodes share"
+        f"node {node} wrote a part to {str(folder)!r}, which this machine does not see; choose an output on storage"
+        " that all nodes share"
     )
 
 
@@ -263,15 +265,19 @@ def _connected(options: Mapping[str, Any]) -> Iterator[Any]:
 
         if ray.is_initialized():
             raise UsageError(
-                "this process is already connected to a Ray cluster; disconnect from it, or score without `cluster`"
+                "this process is already connected to a Ray cluster; disconnect from it (ray.shutdown()), or"
+                " remove `cluster`"
             )
         try:
             ray.init(log_to_driver=False, logging_level="error", **options)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            where = "here" if options["address"] == LOCAL else f"at {options['address']!r}"
-            raise VaeguardError(
-                f"there is no Ray cluster {where} ({_first_line(error)}); start one, or use local"
-            ) from error
+            if options["address"] == LOCAL:
+                problem = f"Ray did not start on this machine ({_first_line(error)}); run the command again, or remove `cluster`"
+            else:
+                problem = (
+                    f"there is no Ray cluster at {options['address']!r} ({_first_line(error)}); start one, or use local"
+                )
+            raise VaeguardError(problem) from error
     try:
         yield ray
     finally:

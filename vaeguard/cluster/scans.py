@@ -79,7 +79,7 @@ def denoise_on_cluster(
         As by `denoise_tree`; or there is no such cluster, or none of its nodes can take a task.
     """
     if dry_run:
-        raise UsageError("`dry_run` reads the scans on this machine; remove `cluster`")
+        raise UsageError("`dry_run` works only on this machine; remove `dry_run` or `cluster`")
     check_supported([*scans, output], "cleaning on a cluster")
     check_address(cluster)
     spread = ScanSpread(cluster, cluster_settings, model)
@@ -144,7 +144,7 @@ def _pipeline(job: ScanJob) -> Pipeline:
     pipeline = open_pipeline(job.model, job.device, 1, job.settings, job.outputs)
     if tuple(pipeline.restorer.fingerprints) != job.models:
         raise RefusedError(
-            "its models differ from the models on this machine; install the same vaeguard, and use a path where"
-            " all nodes find the same file"
+            "its models differ from those on the machine that started the job; install the same version of vaeguard on"
+            " every node, and give a path to the model under which all nodes find the same file"
         )
     return pipeline

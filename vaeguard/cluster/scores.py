@@ -158,8 +158,8 @@ def _detector(job: ScoreJob) -> Detector:
     detector = load(job.model, job.device, threads=1)
     if detector.fingerprint != job.fingerprint:
         raise RefusedError(
-            f"its model {job.model!r} has the digest {detector.fingerprint!r}, but here it has {job.fingerprint!r};"
-            " use a path where all nodes find the same file"
+            f"the model {job.model!r} has the digest {detector.fingerprint!r}, but on the machine that started the job"
+            f" {job.fingerprint!r}; use a path under which all nodes find the same file"
         )
     detector.parallel = min(detector.parallel, job.cpus)
     return detector

@@ -22,7 +22,8 @@ def call(versions: Mapping[str, str], function: str, job: Any, item: Any) -> tup
     if (own := installed(PACKAGES)) != versions:
         name = next(name for name in (*versions, *own) if own.get(name) != versions.get(name))
         there, here = own.get(name, "not installed"), versions.get(name, "not installed")
-        return "refused", f"{name} is {there} there, but {here} here; install the same packages on every node", node
+        reason = f"{name} is {there}, but {here} on the machine that started the job"
+        return "refused", f"{reason}; install the same packages on every node", node
     module, _, name = function.partition(":")
     try:
         return "done", getattr(importlib.import_module(module), name)(job, item), node
@@ -33,4 +34,4 @@ def call(versions: Mapping[str, str], function: str, job: Any, item: Any) -> tup
     except VaeguardError as error:
         return "failed", str(error), node
     except OSError as error:  # such as a folder that is only on some nodes
-        return "failed", f"{error}; use paths where all nodes find the same files", node
+        return "failed", f"{error}; use paths under which all nodes find the same files", node

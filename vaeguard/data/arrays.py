@@ -96,7 +96,8 @@ class Array(Source):
             return to_rule(batch, rule)
         if rule != ImageRule():
             raise RefusedError(
-                f"{self.path!r} contains a table, but the model, `size` or `channels` needs images; give images"
+                f"{self.path!r} contains a table, but images are needed, because of the model or of `size` or"
+                " `channels`; give images"
             )
         warn_of_rounding(array, self.path)
         return batch
@@ -368,7 +369,7 @@ def check_labels(name: str, classes: ClassLabels, count: int) -> ClassLabels:
         There are fewer or more labels.
     """
     if len(classes[0]) != count:
-        raise RefusedError(f"{name!r} has {len(classes[0])} labels for {count} images; give one label for each")
+        raise RefusedError(f"{name!r} has {len(classes[0])} labels for {count} images; give one label for each image")
     return classes
 
 
@@ -397,8 +398,8 @@ def _arranged(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     if array.ndim == 2:
         if array.dtype.kind != "f":
             raise RefusedError(
-                f"{name!r} contains {array.dtype} values of shape {array.shape}; vectors are floats of shape (N, F), "
-                "images have three or four axes"
+                f"{name!r} contains {array.dtype} values of shape {array.shape}; give vectors as floats of shape (N,"
+                " F), or images as an array with three or four axes"
             )
         return array[:, None, None, :]
     images = _channels_first(array, name)
@@ -479,8 +480,8 @@ def warn_of_rounding(table: npt.NDArray[Any], name: str = "array") -> None:
     if lost.size:
         columns = ", ".join(map(str, lost[:NAMED_COLUMNS])) + (" and more" if lost.size > NAMED_COLUMNS else "")
         warnings.warn(
-            f"{name!r}: differences within column {columns} are lost, because they are too small for numbers so"
-            " far from zero "
-            "(float32 keeps seven digits); subtract the column's mean first, as scikit-learn's StandardScaler does",
+            f"{name!r}: the values of some columns ({columns}) are so far from zero that float32, which keeps seven"
+            " digits, loses the differences between them; subtract the mean of each column first, as scikit-learn's"
+            " StandardScaler does",
             stacklevel=3,
         )

@@ -241,7 +241,10 @@ def _cell(number: int, cell: Any) -> tuple[str, Values, str]:
             return (
                 name,
                 nothing,
-                f"the table contains only its path {cell['path'].as_py()!r}; store the bytes of the image there",
+                (
+                    f"the table contains only the path {cell['path'].as_py()!r} of this image; store the bytes of the"
+                    " image file in the table"
+                ),
             )
         cell = cell["bytes"] if cell.is_valid else cell
     cell = getattr(cell, "value", cell)  # of a dictionary
@@ -276,14 +279,20 @@ def _no_images(held: Mapping[str, Any]) -> str:
     named = next((name for name in IMAGE_COLUMNS if name in held), None)
     if named:
         return (
-            f"has {held[named]} values in its column {named!r}, which are not supported; store the bytes of"
-            " image files there"
+            f"has {held[named]} values in its column {named!r}, which are not supported; store the bytes of image files"
+            " in this column"
         )
     others = [name for name, kind in held.items() if _holds_bytes(kind)]
     columns = ", ".join(map(repr, [*held][:NAMED_COLUMNS])) + (" and more" if len(held) > NAMED_COLUMNS else "")
     if others:
-        return f"has no image column with a known name (its columns: {columns}); rename it to {IMAGE_COLUMNS[0]!r}"
-    return f"has no column with the bytes of image files (its columns: {columns}); store them as {IMAGE_COLUMNS[0]!r}"
+        return (
+            f"has no image column with a known name (its columns: {columns}); rename the image column to"
+            f" {IMAGE_COLUMNS[0]!r}"
+        )
+    return (
+        f"has no column with the bytes of image files (its columns: {columns}); store these bytes in a column"
+        f" {IMAGE_COLUMNS[0]!r}"
+    )
 
 
 def _send_files(caller: Caller, files: Iterable[tuple[Any, ...]], *, singly: bool) -> None:

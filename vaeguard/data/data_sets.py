@@ -112,7 +112,7 @@ def open_images(
         return _image_set(str(data), sources_of(data, split), rule, normal_classes, jobs, progress)
     source = NamedSource(str(data), split, data_dir, download=download)
     note = (
-        f"this is the named data set {data}; for the folder of that name, use './{data}'"
+        f"{data} is read as the data set of that name, not as the folder; for the folder, give './{data}'"
         if Path(data).is_dir()
         else None
     )
@@ -445,10 +445,10 @@ def _scaled(place: str, sides: Sides | None, size: tuple[int, ...]) -> str | Non
         return None
     extent = _by(sides.least) + ("" if sides.least == sides.most else f" to {_by(sides.most)}")
     stretched = sides.shapes[1] > STRETCHED * sides.shapes[0]
-    which = ", which stretches some, since their shapes differ" if stretched else ""
+    which = ", which distorts some of them, since their aspect ratios differ" if stretched else ""
     return (
-        f"the images in {place!r} have {extent} pixels (height x width) and were scaled to {_by(size)}{which}; set"
-        " `size` for another size"
+        f"the images in {place!r} have {extent} pixels (height x width) and were scaled to {_by(size)}{which}; to"
+        " choose another size, set `size`"
     )
 
 
@@ -472,8 +472,8 @@ def _narrow(place: str, sources: Sequence[Encoded], decoded: npt.NDArray[Any]) -
     black, white = (0, 2**bits - 1) if bits else (max(0, low - span), min(65535, high + span))
     why = f"the range of a {bits}-bit camera" if bits else "with some margin"
     return (
-        f"the 16-bit images in {place!r} only have values from {low} to {high}, so they use {levels} of the 256 grey"
-        f" levels; fit with `model.pixel_range`={black},{white} ({why}) to use more"
+        f"the 16-bit images in {place!r} only have values from {low} to {high}, so as 8-bit images they use only"
+        f" {levels} of the 256 grey levels; to use more, fit with `model.pixel_range`={black},{white} ({why})"
     )
 
 

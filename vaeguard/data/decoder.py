@@ -109,7 +109,7 @@ def _reason(error: Exception) -> str:
         return error.reason
     if isinstance(error, MemoryError):
         return too_much_memory()
-    return f"this is a bug in vaeguard ({type(error).__name__}: {error}); please report it, and remove the file"
+    return f"this is a bug in vaeguard ({type(error).__name__}: {error}); please report it, and leave this file out"
 
 
 def read_files(

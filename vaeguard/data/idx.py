@@ -138,7 +138,8 @@ def _unpacked(read: Callable[[int], bytes], expected: int, path: Path) -> bytes:
         return b""
     if expected > MAX_MEMORY // 2:
         raise RefusedError(
-            f"{str(path)!r} unpacks to {expected / 2**30:.1f} GB; unpack it first, for example with gunzip"
+            f"{str(path)!r} is compressed and contains {expected / 2**30:.1f} GB of data, too much to unpack in"
+            " memory; unpack it first, for example with gunzip"
         )
     return read(expected + 1)
 

@@ -96,7 +96,7 @@ DECODE_ERRORS = (
     *(RuntimeError, struct.error, zlib.error, Image.DecompressionBombError, Warning),
 )
 """The errors that Pillow's readers were seen to raise on damaged bytes; Warning is for warnings turned into errors."""
-_TOO_MANY = f"more than the limit of {MAX_PIXELS // 10**6} million"
+_TOO_MANY = f"more than the limit of {MAX_PIXELS // 10**6} million; shrink it"
 _UNSUPPORTED = re.compile("unsupported|not supported|unknown|cannot handle|not available", re.IGNORECASE)
 """Words with which decoders refuse what they do not know; Pillow has no error of its own for it."""
 
@@ -150,7 +150,8 @@ class ImageRule:
             raise UsageError(f"`size` is {self.size}; it must be a height and a width of at least 1 pixel")
         if self.regions and self.channels == 4:
             raise UsageError(
-                "regions of single images need `channels` of 1 or 3, not 4; or set `model.regions` to False"
+                "regions of single images do not work with 4 channels; set `channels` to 1 or 3, or"
+                " `model.regions` to False"
             )
 
     @property
@@ -382,7 +383,9 @@ def _check(image: ImageFile, name: str) -> None:
         raise UnreadableError(name, "it has no pixels")
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
-        kind = "pages; split it into one file a page" if image.format == "TIFF" else "frames; save one frame as PNG"
+        kind = (
+            "pages; save each page as a file of its own" if image.format == "TIFF" else "frames; save one frame as PNG"
+        )
         raise UnreadableError(name, f"it has {frames} {kind}")
     if reason := getattr(image, "refusal", "") or _REFUSED_MODES.get(image.mode):
         raise UnreadableError(name, reason)
@@ -403,9 +406,11 @@ def _damaged(name: str, error: BaseException, content: bytes) -> UnreadableError
     if isinstance(error, Image.DecompressionBombError):  # of readers that know the size before `_check` does
         return UnreadableError(name, f"it has too many pixels, {_TOO_MANY}")
     if isinstance(error, NotImplementedError):
-        return UnreadableError(name, f"its pixel format is not supported ({detail}); convert it to PNG")
+        return UnreadableError(name, f"its pixel format is not supported ({detail}); convert the file to PNG")
     if _UNSUPPORTED.search(detail):
-        return UnreadableError(name, f"it is damaged or not supported ({detail}); convert it to PNG, or copy it again")
+        return UnreadableError(
+            name, f"it is damaged or of an unsupported kind ({detail}); copy the file again, or convert it to PNG"
+        )
     return UnreadableError(name, f"its image data is damaged or cut short ({detail}); copy the file again")
 
 

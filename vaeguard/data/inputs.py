@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 READERS = {**arrays.READERS, **archives.READERS}
 """The source of a container by the ending of its name (a regular expression)."""
-UNUSED = ("this model looks at whole images", "in a bucket they are not read")
+UNUSED = ("this model looks at whole images", "they are not read from buckets")
 """Why regions of single images are not used, by a model that does not look at regions, and by one that does."""
 _ENDINGS = {re.compile(f"({ending})$", re.IGNORECASE): reader for ending, reader in READERS.items()}
 

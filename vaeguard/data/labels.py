@@ -73,7 +73,8 @@ def read_labels(table: str) -> list[Label]:
         raise (UsageError if missing else RefusedError)(f"cannot read `labels` {table!r}: {error.reason}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise RefusedError(
-            f"`labels` {table!r} is not a CSV file ({error}); save it from the report of a batch"
+            f"`labels` {table!r} is not a CSV file ({error}); give the labels.csv that the report of a scored batch"
+            " saves"
         ) from error
     if not rows or not {"path", "label"} <= rows[0].keys():
         raise RefusedError(
@@ -118,7 +119,7 @@ def read_labelled(
     """
     found: dict[str, npt.NDArray[np.uint8]] = {}
     paths = [mark.path for mark in marks]
-    errors = dict.fromkeys(paths, "it does not exist; run refit in the folder where the batch was scored")
+    errors = dict.fromkeys(paths, "it does not exist; run `vaeguard refit` in the folder where the batch was scored")
     if sources := _sources(paths):
         for batch in pick(sources, set(paths), rule):
             found |= dict(zip(map(valid_text, batch.paths), batch.images, strict=True))

@@ -57,17 +57,25 @@ def check_limits() -> None:
     """
     for variable in _DEFAULTS:
         if math.isnan(_number(variable)):
-            raise UsageError(f"${variable} is {os.environ[variable]!r}; it must be a number above 0")
+            raise UsageError(
+                f"the environment variable {variable} is {os.environ[variable]!r}; it must be a number above 0"
+            )
 
 
 def too_much_memory() -> str:
     """The reason why an image that takes too much memory is not read."""
-    return f"reading it takes more than {MAX_MEMORY / 2**30:g} GB of memory; to allow more, raise ${_MEMORY}"
+    return (
+        f"reading it takes more than {MAX_MEMORY / 2**30:g} GB of memory; to allow more, set the environment variable"
+        f" {_MEMORY} to a larger number of GB"
+    )
 
 
 def too_long() -> str:
     """The reason why an image that takes too much time is not read."""
-    return f"reading it takes more than {MAX_SECONDS:g} s; to allow more, raise ${_SECONDS}"
+    return (
+        f"reading it takes more than {MAX_SECONDS:g} s; to allow more, set the environment variable {_SECONDS} to a"
+        " larger number"
+    )
 
 
 def inflated(packed: bytes) -> bytes:

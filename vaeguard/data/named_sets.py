@@ -243,7 +243,7 @@ def _missing(name: str, split: str, folder: Path) -> VaeguardError:
         fact = "only its pickled version was found, which is never read for safety; " if _pickled(folder) else ""
         advice = f"{fact}download the binary version, cifar-10-binary.tar.gz, and unpack it into {str(folder)!r}"
     else:
-        advice = "add `download` to download it, or set `data_dir` to its folder"
+        advice = "add `download` to download it, or set `data_dir` to the folder that contains it"
     sets = ", ".join(["digits", *find_sets(folder)])
     return VaeguardError(
         f"the {split} part of data set {name!r} was not found in {places} (looked for"

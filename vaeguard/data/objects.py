@@ -89,7 +89,7 @@ def _fixed(url: str) -> str:
     magic = re.search(r"[*?[]", url)
     fixed = (url[: magic.start()].rpartition("/")[0] if magic else url).rstrip("/")
     if not places.is_url(fixed):
-        raise UsageError(f"{url!r} has no bucket name; add it")
+        raise UsageError(f"{url!r} has no bucket name; add one")
     return fixed
 
 

@@ -82,17 +82,17 @@ def _read(image: str, content: bytes | None, region: bytes | None, size: tuple[i
             return None
         mask = decode_bytes(region, ImageRule(channels=1), path)[0]
     except UnreadableError as error:
-        raise UnreadableError(image, f"its region {name!r} cannot be read: {error.reason}") from error
+        raise UnreadableError(image, f"its region mask {name!r} cannot be read: {error.reason}") from error
     own, _ = read_header(image, content)
     if mask.shape not in (own, size):
         raise UnreadableError(
             image,
-            f"its region {name!r} has {mask.shape[0]}x{mask.shape[1]} pixels (height x width), but the image has"
-            f" {own[0]}x{own[1]}; make them equal",
+            f"its region mask {name!r} has {mask.shape[0]}x{mask.shape[1]} pixels (height x width), but the image has"
+            f" {own[0]}x{own[1]}; save the mask at the size of the image",
         )
     inside = scaled(mask >= LOOK_HERE, size)
     if not inside.any():
-        raise UnreadableError(image, f"its region {name!r} covers no pixel of it; make the part that matters white")
+        raise UnreadableError(image, f"its region mask {name!r} marks no pixel; make the part that matters white")
     return inside
 
 

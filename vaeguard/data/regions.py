@@ -61,7 +61,7 @@ def read_region(roi: str | Path | npt.ArrayLike, size: tuple[int, int]) -> Bools
             raise _unread(str(roi), error) from error
         inside = scaled(pixels[0, 0] >= LOOK_HERE, size)
     if not inside.any():
-        raise UsageError("`roi` covers no pixel of the images; make the part that matters white")
+        raise UsageError("`roi` marks no pixel of the images; make the part that matters white")
     return None if inside.all() else inside
 
 
@@ -73,7 +73,8 @@ def _unread(roi: str, error: UnreadableError) -> UsageError | RefusedError:
 def _as_mask(values: npt.NDArray[Any]) -> Bools:
     if values.ndim != 2 or values.dtype not in (np.bool_, np.uint8) or not values.size:
         raise UsageError(
-            f"`roi` is an array of {values.dtype} and shape {values.shape}; give bool or uint8 of shape (H, W)"
+            f"`roi` is an array of {values.dtype} and shape {values.shape}; give an array of bool or uint8 with the"
+            " shape (H, W)"
         )
     return values if values.dtype == np.bool_ else values >= LOOK_HERE
 

@@ -249,7 +249,9 @@ def _group_numbers(image_set: ImageSet, groups: npt.ArrayLike, class_rows: list[
     """The number of each image's group; checks that whole groups can be split."""
     names = np.asarray(groups)
     if names.shape != (len(image_set),):
-        raise UsageError(f"groups have shape {names.shape}, but there are {len(image_set)} images; give one for each")
+        raise UsageError(
+            f"groups have shape {names.shape}, but there are {len(image_set)} images; give one group for each image"
+        )
     numbers: Rows = np.unique(names, return_inverse=True)[1].astype(np.int64)
     seen: set[int] = set()
     for rows in class_rows:

@@ -67,14 +67,17 @@ def _masks_left_out(folders: Sequence[Folder]) -> Iterator[str]:
     if masks:
         yield f"{counted(len(masks), 'file')} skipped (mask of a different image): {some(masks)}"
     if any(_REGION.search(name) for folder in folders for name in folder.masks):
-        yield f"the region of a single image is read only if it is called like '7{ENDING}', beside '7.png'"
+        yield (
+            f"the region mask of a single image is read only if it is next to the image and named like it: '7{ENDING}'"
+            " for '7.png'"
+        )
 
 
 def unused_regions(regions: Sequence[str], why: str) -> str | None:
     """A clause on regions of single images that are not used, and why; None if there are none."""
     if not regions:
         return None
-    return f"{counted(len(regions), 'region')} of single images not used ({why}): {some([*map(repr, regions)])}"
+    return f"{counted(len(regions), 'region mask')} of single images not used ({why}): {some([*map(repr, regions)])}"
 
 
 def unmarked(stem: str) -> str | None:

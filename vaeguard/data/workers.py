@@ -91,8 +91,8 @@ class Worker:
                 self._channel.receive(0)
             except (EOFError, OSError) as error:
                 raise VaeguardError(
-                    f"a process that decodes images ended with code {self._process.wait()} before it started; "
-                    "see the message above, and check the installation with vaeguard doctor"
+                    f"a process that decodes images ended with code {self._process.wait()} before it started; see the"
+                    " message above, and check the installation with `vaeguard doctor`"
                 ) from error
             self._ready = True
         self.send({"function": function, "arguments": arguments}, *content)

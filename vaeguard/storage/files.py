@@ -114,8 +114,8 @@ def locked(folder: Path, name: str, busy: str, *, shared: bool = False) -> Itera
     path = folder / name
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size):
         raise UsageError(
-            f"{str(path)!r} is not a lock file of vaeguard and would be overwritten; rename it, or choose"
-            " another folder"
+            f"{str(path)!r} is not a lock file of vaeguard, but has the name of one and would be overwritten; rename"
+            " it, or choose another folder"
         )
     lock = FileLock(path)
     try:
@@ -125,7 +125,7 @@ def locked(folder: Path, name: str, busy: str, *, shared: bool = False) -> Itera
         else:
             lock.acquire(timeout=0)
     except (Timeout, BlockingIOError) as error:
-        raise VaeguardError(f"{busy}; wait for it, or choose a different output") from error
+        raise VaeguardError(f"{busy}; wait until it has finished, or choose a different output") from error
     except OSError as error:
         raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose a different folder") from error
     try:
@@ -338,13 +338,13 @@ def read_sealed(path: str | Path) -> bytes:
     start = content.find(SEAL_MARK) + len(SEAL_MARK)
     if start < len(SEAL_MARK):
         raise RefusedError(
-            f"{str(path)!r} is not a model file of vaeguard (it has no seal); use a file that vaeguard wrote"
+            f"{str(path)!r} is not a model file that vaeguard wrote (its checksum is missing); give one that is"
         )
     actual = content[start : start + 64]
     expected = hashlib.sha256(content[:start] + b"0" * 64 + content[start + 64 :]).hexdigest().encode()
     if actual != expected:
         raise RefusedError(
-            f"model file {str(path)!r} is damaged (SHA-256 differs); copy it again or fit the model again"
+            f"model file {str(path)!r} is damaged (its SHA-256 checksum is wrong); copy it again or fit the model again"
         )
     return content
 

@@ -166,7 +166,7 @@ def read(url: str) -> bytes:
             content: bytes = file.read()
             expected = file.size()
     if len(content) < expected:
-        raise UnreadableError(url, f"only {len(content)} of its {expected} bytes were received; try again")
+        raise UnreadableError(url, f"only {len(content)} of its {expected} bytes were received; run the command again")
     _recent.add(url, _listed.get(url), content)
     return content
 
@@ -284,8 +284,8 @@ def local_path(url: str, below: str = "") -> Path:
 
 def _parts(match: re.Match[str]) -> list[str]:
     parts = [part for part in match[3].split("/") if part]
-    if any(part in (".", "..") for part in parts):
-        raise UsageError(f"{match[0]!r} contains an invalid part; remove it from the address")
+    if invalid := next((part for part in parts if part in (".", "..")), None):
+        raise UsageError(f"{match[0]!r} contains {invalid!r} between slashes; remove it from the address")
     return [match[1].lower(), match[2] or NO_PLACE, *parts]
 
 
@@ -442,7 +442,7 @@ def _located(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path there."""
     match = _URL.fullmatch(url)
     if match is None or not (match[2] or match[3]):
-        raise UsageError(f"{url!r} has no bucket name; add it")
+        raise UsageError(f"{url!r} has no bucket name; add one")
     with _lock:
         system, base = _system(match[1].lower(), match[2])
     rest = match[3].rstrip("/")
@@ -542,7 +542,7 @@ def _in_words(url: str, *, writing: bool = False) -> Iterator[None]:
         if "nrecognized filesystem" in message:
             raise UsageError(f"{url!r}: unknown kind of URL; use s3://, gs://, az:// or abfs://") from error
         if not reason:
-            reason = f"the storage service refused it ({message:.200})"
+            reason = f"the storage service refused the request ({message:.200})"
         if writing:
             raise VaeguardError(f"cannot write {url!r}: {reason}") from error
         raise UnreadableError(url, reason) from error

@@ -249,8 +249,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise RefusedError(f"cannot read table {str(path)!r}: {error.strerror or error}") from error
     except (ValueError, TypeError, AttributeError, KeyError, csv.Error, pa.ArrowException) as error:
         raise RefusedError(
-            f"{str(path)!r} is damaged or not a table of vaeguard ({error}); to replace it, run the command that"
-            " wrote it"
+            f"{str(path)!r} is damaged or is not a table that vaeguard wrote ({error}); to replace it, run the command"
+            " that wrote it"
         ) from error
 
 
@@ -324,7 +324,7 @@ def check_replaced(
     """
     path = Path(path)
     if path.is_dir():
-        raise UsageError(f"{str(path)!r} is a folder; give a table in it, such as {str(path / 'table.csv')!r}")
+        raise UsageError(f"{str(path)!r} is a folder; name a table in this folder, such as {str(path / 'table.csv')!r}")
     if not path.exists() or not path.stat().st_size:
         return
     columns = columns_of(path)
@@ -332,7 +332,7 @@ def check_replaced(
         raise UsageError(f"{str(path)!r} is not a table of {kind} and would be overwritten; choose a different table")
     if added := [name for name in columns if not is_ours(name)]:
         raise UsageError(
-            f"{str(path)!r} has a column {added[0]!r} of its own, which would be overwritten; choose a different table"
+            f"{str(path)!r} already has a column {added[0]!r}, which would be overwritten; choose a different table"
         )
 
 
