@@ -223,7 +223,7 @@ def test_class_folders_of_pictures_fit_score_and_evaluate(home):
             home / "digits/9" / sorted(os.listdir(home / "digits/9"))[number], home / "again/9" / f"x{number}.png"
         )
     other = json.loads(run(home, "evaluate", "again", "-m", "runs/folder", "--json").stdout)
-    assert "contains data of the fit" in other["note"]
+    assert "contains images of the fit" in other["note"]
     assert other["images"]["normal"] == found["images"]["normal"]
     assert other["images"]["anomalous"] == found["images"]["anomalous"] + 4
     # And so the exported model, which lies in the run, but does not hold what it was fitted on.

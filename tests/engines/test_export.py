@@ -170,18 +170,18 @@ def test_other_onnx_files_are_refused(tmp_path, exported):
     tensor.external_data.add(key="location", value="outside.bin")
     (tmp_path / "outside.bin").write_bytes(b"\0" * 10_000)
     sealed_again(other, tmp_path / "external.onnx")
-    with pytest.raises(RefusedError, match="not a model exported by vaeguard"):
+    with pytest.raises(RefusedError, match="not a model that vaeguard exported"):
         vaeguard.load(tmp_path / "external.onnx")
     foreign = onnx.load(exported)
     foreign.graph.node[0].domain, foreign.graph.node[0].op_type = "other", "Unknown"
     sealed_again(foreign, tmp_path / "foreign.onnx")
-    with pytest.raises(RefusedError, match="not a model exported by vaeguard"):
+    with pytest.raises(RefusedError, match="not a model that vaeguard exported"):
         vaeguard.load(tmp_path / "foreign.onnx")
     nobody = onnx.load(exported)
     del nobody.metadata_props[:]
     nobody.metadata_props.add(key="seal", value=UNSEALED)
     (tmp_path / "nobody.onnx").write_bytes(seal(nobody.SerializeToString()))
-    with pytest.raises(RefusedError, match="not a model of vaeguard"):
+    with pytest.raises(RefusedError, match="not a model that vaeguard wrote"):
         vaeguard.load(tmp_path / "nobody.onnx")
     with pytest.raises(UsageError, match="no model at"):
         vaeguard.load(tmp_path / "missing.onnx")
@@ -191,7 +191,7 @@ def test_other_onnx_files_are_refused(tmp_path, exported):
 def test_only_models_of_ours_are_replaced(run, tmp_path):
     path = tmp_path / "model-encoder.onnx"
     path.write_bytes(b"of another tool")
-    with pytest.raises(UsageError, match="is not a model of vaeguard and would be overwritten"):
+    with pytest.raises(UsageError, match="is not a model that vaeguard wrote, and would be overwritten"):
         vaeguard.export(vaeguard.load(run, "cpu"), tmp_path / "model.onnx", parts=True)
     assert path.read_bytes() == b"of another tool"
     path.unlink()
@@ -239,7 +239,7 @@ def test_parity_sees_swaps_decisions_and_wrong_bits(run):
     images = bars(50, seed=3)[0]
     compared = {
         "score has a relative error": lambda found: found.score.__iadd__(np.float32(0.1) * (np.arange(len(found)) % 2)),
-        "changed rank": lambda found: found.score.__imul__(-1),
+        "different rank": lambda found: found.score.__imul__(-1),
         "decisions": lambda found: found.p_value.__imul__(0.5),
         "depend on its batch": lambda found: found.terms["kl"].__imul__(np.float32(1 + 1e-7 * len(found))),
     }

@@ -110,7 +110,7 @@ def test_what_cannot_work_is_refused_in_one_sentence(plain, per_class):
         (lambda: plain.encode(images[:0]), "the model takes"),
         (lambda: plain.encode(images.astype(np.float32)), r"must lie in \[0, 1\]"),
         (lambda: plain.sample(3, like=images.astype(np.float32)), r"must lie in \[0, 1\]"),
-        (lambda: plain.interpolate(images[:3], 4), "3 images were given; an interpolation needs two"),
+        (lambda: plain.interpolate(images[:3], 4), "3 images were given, but an interpolation is between two"),
         (lambda: plain.decode(np.zeros((0, 4), np.float32)), "4 units"),
         (lambda: plain.decode(np.zeros((2, 3), np.float32)), r"4 units: give \(N, 4\)"),
     ]

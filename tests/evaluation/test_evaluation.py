@@ -212,7 +212,7 @@ def test_images_of_the_fit_are_left_out_by_their_share_of_the_normal_ones(animal
     detector = fitted_on(wide.images[100:102])  # 0.5 %
     (kept, note) = unseen(detector.info, wide)
     assert len(kept) == 500
-    assert note == "2 of the 400 normal images also belong to the fit; they are too few to matter and were kept"
+    assert note == "2 of the 400 normal images were also used for the fit; they are too few to matter and were kept"
     record = replace(detector.info.record, model=replace(detector.info.record.model, image_shape=(1, 1, 2)))
     four = replace(detector, info=replace(detector.info, record=record))
     assert evaluate(four, wide).independent
@@ -279,7 +279,7 @@ def test_a_false_alarm_rate_outside_0_to_1_is_refused(fpr: float, animals: Image
 
 
 def test_scores_that_are_no_numbers_are_an_error() -> None:
-    with pytest.raises(VaeguardError, match="'kl' is not a number for 1 images"):
+    with pytest.raises(VaeguardError, match="'kl' is NaN for 1 of"):
         measure("kl", np.array([True, False]), np.array([np.nan, 1.0]))
 
 

@@ -105,9 +105,9 @@ def test_models_without_a_likelihood_are_refused():
         bound_likelihood(fitted(no_rate, autoencoder=True), batch(2))
     with pytest.raises(UsageError, match="at least 1"):
         bound_likelihood(fitted(), batch(2), samples=0)
-    with pytest.raises(UsageError, match="give uint8 of shape"):
+    with pytest.raises(UsageError, match="give uint8 images of shape"):
         bound_likelihood(fitted(), batch(2).astype(np.float32))
-    with pytest.raises(UsageError, match="give uint8 of shape"):
+    with pytest.raises(UsageError, match="give uint8 images of shape"):
         bound_likelihood(fitted(), np.zeros((2, 1, 9, 9), np.uint8))
 
 

@@ -73,7 +73,7 @@ def test_a_watch_of_another_models_table_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("path,score\na.png,1.0\n")
     with pytest.raises(UsageError, match="choose a different table"):
         watch_files(FakeDetector(), [tmp_path], tmp_path / "t.csv", rounds=1)
-    with pytest.raises(UsageError, match="is the table of a watch; continue that watch"):
+    with pytest.raises(UsageError, match="was written by `vaeguard watch`; continue that watch"):
         score_files(FakeDetector(), [tmp_path / "a.png"], tmp_path / "s.csv")
     with pytest.raises(UsageError, match="`fpr`"):
         watch_files(FakeDetector(), [tmp_path / "empty"], tmp_path / "u.csv", rounds=1, fpr=5)
@@ -188,7 +188,7 @@ def test_a_watch_that_scored_nothing_leaves_no_trace_for_batches(tmp_path):
     table.unlink()
     for _ in range(2):
         score_files(FakeDetector(), [folder], table)
-    with pytest.raises(UsageError, match="belongs to a watch with a different"):
+    with pytest.raises(UsageError, match="was written by `vaeguard watch` with a different"):
         watch_files(FakeDetector(), [folder], table, rounds=1)
 
 
@@ -297,7 +297,7 @@ def test_the_drift_of_rows_that_a_killed_watch_left_is_made_up_for(tmp_path):
     assert record["images"] == record["p_value"]["steps"] == len(read_table(table)) == 61
     assert record["brightness"]["steps"] == 31
     settings.write_text(json.dumps({**json.loads(before), "monitor": {}}))
-    with pytest.raises(UsageError, match="is damaged, so the watch cannot continue; choose a different table"):
+    with pytest.raises(UsageError, match="is damaged, so this watch cannot be continued; choose a different table"):
         watch_files(FakeDetector(), [folder], table, rounds=1)
     with pytest.raises(UsageError, match="`drift_chance`"):
         watch_files(FakeDetector(), [folder], table, rounds=1, drift_chance=0)
@@ -305,5 +305,5 @@ def test_the_drift_of_rows_that_a_killed_watch_left_is_made_up_for(tmp_path):
 
 def test_a_list_of_drift_that_belongs_to_no_watch_is_not_lost(tmp_path):
     Path(tmp_path / "s.csv.drift.jsonl").write_text("mine")
-    with pytest.raises(UsageError, match="does not belong to a watch"):
+    with pytest.raises(UsageError, match="was not written by `vaeguard watch`"):
         watch_files(FakeDetector(), [tmp_path], tmp_path / "s.csv", rounds=1)

@@ -84,7 +84,7 @@ def test_false_alarms_beyond_the_stated_rate_are_said():
     assert "fewer false alarms than expected" in found.notes[0]
 
 
-NOTE = "2 of the 400 normal images also belong to the fit; they are too few to matter and were kept"
+NOTE = "2 of the 400 normal images were also used for the fit; they are too few to matter and were kept"
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_where_nothing_can_be_flagged_that_is_said_and_how_it_could_be():
     assert "calibrated on 8 normal images, so the lowest possible p-value is 0.11" in found.sentence
     assert "needs 19 calibration images" in found.sentence
     assert "alone" not in found.sentence
-    way = "raise the false-alarm rate to 0.12, or fit with more images or a larger training.calibration"
+    way = "raise the false-alarm rate to 0.12, fit with more images, or hold out a larger share of them"
     assert found.notes == (f"to flag images, {way}",)
     assert verdict(scored(0, 60, 19)).headline == "No image is flagged"
     assert verdict(scored(0, 60, 8, fpr=0.12)).headline == "No image is flagged"

@@ -104,7 +104,7 @@ def test_processes_that_would_fit_something_else_are_refused(monkeypatch):
     settings = {"model": {"latent": 3}, "training": {"seed": 0, "threads": 1}}
     assert processes.agreed(settings) == settings
     monkeypatch.setattr(processes, "from_first", lambda make: make().replace(b'"latent": 3', b'"latent": 4'))
-    with pytest.raises(UsageError, match=r"latent \(4 there, 3 here\) differ; use the same command"):
+    with pytest.raises(UsageError, match=r"latent \(4 there, 3 here\); use the same command"):
         processes.agreed(settings)
 
 

@@ -272,7 +272,10 @@ def _connected(options: Mapping[str, Any]) -> Iterator[Any]:
             ray.init(log_to_driver=False, logging_level="error", **options)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             if options["address"] == LOCAL:
-                problem = f"Ray did not start on this machine ({_first_line(error)}); run the command again, or remove `cluster`"
+                problem = (
+                    f"Ray did not start on this machine ({_first_line(error)}); run the command again, or remove"
+                    " `cluster`"
+                )
             else:
                 problem = (
                     f"there is no Ray cluster at {options['address']!r} ({_first_line(error)}); start one, or use local"

@@ -434,8 +434,8 @@ def _to_float32(table: npt.NDArray[Any], name: str) -> npt.NDArray[np.float32]:
         vectors = np.ascontiguousarray(table, np.float32)
     if not np.isfinite(vectors).all():
         raise RefusedError(
-            f"{name!r} contains NaN, infinity or numbers too large for float32; replace these numbers or remove their"
-            " rows"
+            f"{name!r} contains NaN, infinity or numbers too large for float32; replace these numbers or remove the"
+            " rows with them"
         )
     return vectors
 

@@ -179,7 +179,7 @@ class Detector(Engine):
         if not self.info.view.pictures:
             raise UsageError("spots exist only for images, and this model takes vectors; call `inspect` instead")
         if sizes is not None and len(sizes) != len(images):
-            raise UsageError(f"`sizes` has {len(sizes)} sizes for {len(images)} images; give one for each image")
+            raise UsageError(f"`sizes` has {len(sizes)} sizes for {len(images)} images; give one size for each image")
         spots = []
         for row, image in enumerate(images):
             heatmap = self.inspect(image[None], pictures=True).heatmap
@@ -252,6 +252,7 @@ def _as_vectors(vectors: npt.NDArray[Any]) -> Images:
         vectors = vectors.astype(np.float32)
     if not np.isfinite(vectors).all():
         raise UsageError(
-            "vectors contain NaN, infinity or numbers too large for float32; replace these numbers or remove their rows"
+            "vectors contain NaN, infinity or numbers too large for float32; replace these numbers or remove the"
+            " rows with them"
         )
     return vectors

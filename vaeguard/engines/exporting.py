@@ -131,7 +131,7 @@ def _check_targets(*paths: Path) -> None:
     for path in paths:
         if path.is_dir() or (path.exists() and path.stat().st_size and SEAL_MARK not in path.read_bytes()):
             raise UsageError(
-                f"{str(path)!r} is not a model of vaeguard and would be overwritten; choose a different path"
+                f"{str(path)!r} is not a model that vaeguard wrote, and would be overwritten; choose a different path"
             )
 
 

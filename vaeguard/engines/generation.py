@@ -116,7 +116,8 @@ def sample_latents(
     """
     if count < 1 or not temperature > 0:
         raise UsageError(
-            f"`count` is {count} and `temperature` is {temperature:g}; give at least 1 and a temperature above 0"
+            f"`count` is {count} and `temperature` is {temperature:g}; `count` must be at least 1, and"
+            " `temperature` above 0"
         )
     if seed < 0:
         raise UsageError(f"`seed` is {seed}; it must not be negative")
@@ -136,13 +137,13 @@ def _prior_means(graph: InferenceGraph, count: int, class_: str | None) -> Float
     """The prior's mean for each of `count` latents, (count, L), or (1, L) of zeros for one prior."""
     spec, means = graph.vae.spec, graph.vae.prior_means
     if spec.autoencoder:
-        raise UsageError("an autoencoder has no prior to sample from; give images as `like` to sample around them")
+        raise UsageError("an autoencoder has no prior to sample from; to sample around images, give them as `like`")
     if means is None:
         if class_ is None:
             return np.zeros((1, spec.latent_size), np.float32)
         raise UsageError(
-            "the model has one prior for all classes; set `model.prior` to 'per-class' and fit again to sample one"
-            " class"
+            "the model has one prior for all classes; to sample one class, fit again with `model.prior` set to"
+            " 'per-class'"
         )
     names = list(spec.classes)
     if class_ is not None and class_ not in names:
@@ -186,8 +187,8 @@ def check_whole(graph: InferenceGraph) -> None:
     """
     if graph.places is not None:
         raise UsageError(
-            "a model of patches or features has no latent vector for a whole image; fit one without `model.patch`, with"
-            " `model.features=none`"
+            "a model of patches or features has no latent vector for a whole image; fit a model of whole images,"
+            " without `model.patch` and with `model.features=none`"
         )
 
 

@@ -114,7 +114,7 @@ def _graph_of(tensors: Mapping[str, Tensor], record: ModelRecord) -> InferenceGr
     if record.backbone:
         network = backbone(record.backbone.name, tensors.get(NETWORK))
         if network.channels != record.backbone.channels:
-            raise ValueError(f"the maps of {network.name!r} have {network.channels} channels")
+            raise ValueError(f"the feature maps of {network.name!r} have {network.channels} channels")
         if network.sha256 not in ("", record.backbone.sha256):
             raise ValueError(f"{network.name!r} is not the network that the model was fitted with")
         network.sha256 = record.backbone.sha256
@@ -147,14 +147,16 @@ def _check_tensor(name: str, tensor: Tensor | None, like: Tensor | None) -> None
     import torch
 
     if tensor is None or like is None:
-        raise ValueError(f"{name} is {'missing' if tensor is None else 'unknown'}")
+        raise ValueError(f"the tensor {name} is {'missing' if tensor is None else 'unknown'}")
     # The caller may compute in float64, but files hold float32.
     dtype = torch.float32 if like.is_floating_point() else like.dtype
     if tensor.shape != like.shape or tensor.dtype != dtype:
-        raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)} instead of {dtype} {tuple(like.shape)}")
+        raise ValueError(
+            f"the tensor {name} is {tensor.dtype} {tuple(tensor.shape)} instead of {dtype} {tuple(like.shape)}"
+        )
     # Unused knots of a tail are infinite.
     if tensor.isnan().any() or (not name.endswith(".knots") and tensor.isinf().any()):
-        raise ValueError(f"{name} contains values that are not finite")
+        raise ValueError(f"the tensor {name} contains values that are not finite")
 
 
 def find_model(path: str | Path) -> Path:
@@ -230,11 +232,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors = from_bytes(content)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise RefusedError(f"{str(path)!r} is not a model file of vaeguard; give the model file of a run") from error
+        raise RefusedError(
+            f"{str(path)!r} is not a model file that vaeguard wrote; give the model file of a run"
+        ) from error
     record = _record_in(content, str(path))
     if record.get("format") != FORMAT:
         raise RefusedError(
-            f"{str(path)!r} has format {record.get('format')!r:.20}, but this version of vaeguard reads {FORMAT};"
-            " update vaeguard or fit again"
+            f"{str(path)!r} has format {record.get('format')!r:.20}, but this version of vaeguard reads only format"
+            f" {FORMAT}; update vaeguard, or fit the model again"
         )
     return tensors, record

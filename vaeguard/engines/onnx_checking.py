@@ -68,7 +68,9 @@ def check_graph(content: bytes, name: str) -> None:
     try:
         _check_model(content)
     except ValueError as error:  # a text that is no UTF-8 is one as well
-        raise RefusedError(f"{name!r} is not a model exported by vaeguard: {error}; export the model again") from error
+        raise RefusedError(
+            f"{name!r} is not a model that vaeguard exported: {error}; export the model again"
+        ) from error
 
 
 def _check_model(model: bytes) -> None:

@@ -42,8 +42,8 @@ LOOSE_SHARE = 0.01
 """The share of decisions that may differ unless the arithmetic is float32 on the CPU."""
 
 ADVICE = (
-    "a term that hardly varies between images shows only rounding errors: fit longer, exclude it with"
-    " `model.without`, or raise `tolerance`"
+    "if one of these is a term that hardly varies between images, its error is only rounding: fit longer, leave the"
+    " term out with `model.without`, or raise `tolerance`"
 )
 
 
@@ -103,7 +103,9 @@ class Parity:
             There are problems; the message lists them and ends with `advice`.
         """
         if self.problems:
-            raise RefusedError(f"{name!r} does not agree with PyTorch: {'; '.join(self.problems)}; {advice}")
+            raise RefusedError(
+                f"the results of {name!r} differ from those of PyTorch ({'; '.join(self.problems)}); {advice}"
+            )
 
 
 def compare(
@@ -145,8 +147,8 @@ def compared(
     same_bits = all(_same_bits(inspected, other_batch) for other_batch in by_batch[:-1])
     allowed = 0 if exact else int(LOOSE_SHARE * len(FPRS) * len(examples))
     failures = {
-        f"{swapped} images changed rank": swapped > 0,
-        f"{decisions} decisions differ at false-alarm rates of 1, 5 and 10 %": decisions > allowed,
+        f"{swapped} images have a different rank": swapped > 0,
+        f"{decisions} decisions to flag an image differ, at false-alarm rates of 1, 5 and 10 %": decisions > allowed,
         "the bits of an image's results depend on its batch": exact and not same_bits,
     }
     # P-values come in steps, so the decisions are compared in their place.

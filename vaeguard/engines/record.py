@@ -285,7 +285,9 @@ def parse_record(text: str | bytes, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
-        raise RefusedError(f"{name!r} is not a model of vaeguard (it has no record); use a file that vaeguard wrote")
+        raise RefusedError(
+            f"{name!r} is not a model that vaeguard wrote (its record of the fit is missing); give one that is"
+        )
     return values
 
 
@@ -302,7 +304,7 @@ def read_record(values: Mapping[str, Any], name: str) -> ModelRecord:
         record = _typed_record(values)
         _check_together(record)
     except KeyError as error:
-        raise RefusedError(f"the model file {name!r} does not say {error}; fit the model again") from error
+        raise RefusedError(f"the model file {name!r} lacks the value {error}; fit the model again") from error
     except (TypeError, ValueError, AttributeError, UsageError) as error:
         raise RefusedError(
             f"the model file {name!r} does not work with this version of vaeguard ({reason_of(error)}); fit the"
@@ -363,7 +365,7 @@ def _check_together(record: ModelRecord) -> None:
             != ((network.name, sum(network.channels)) if network else ("", 0)),
             "the network of its features is not the one of the model",
         ),
-        (not _tiles_fit(record.model), f"tiles are {record.model.tile}, and overlap by {record.model.overlap}"),
+        (not _tiles_fit(record.model), f"the tiles are {record.model.tile} and overlap by {record.model.overlap}"),
         (record.model.classes != record.normal_classes, "the classes of the model are not the normal ones"),
         (names not in ((), record.normal_classes), f"the classes are called {', '.join(names)}"),
         (len(set(outputs)) < len(outputs), "a term has the name of another output"),
@@ -393,8 +395,8 @@ def _check_kind(values: Mapping[str, Any], name: str) -> None:
     kind = kind if isinstance(kind, str) else "something"
     if kind == DENOISER:
         raise RefusedError(
-            f"{name!r} is a denoiser, which cleans scans and computes no scores; use it with denoise, or give an"
-            " anomaly model"
+            f"{name!r} is a denoiser, which cleans scans and computes no scores; use it with `vaeguard denoise`, or"
+            " give an anomaly model"
         )
     if kind != DETECTOR:
         raise RefusedError(f"{name!r} contains a {kind}, not an anomaly model; give the run folder of a fit")

@@ -138,8 +138,8 @@ class Session:
             wrong = [*inputs]
         if wrong:
             raise RefusedError(
-                f"{self.name!r} does not have the inputs and outputs of its record ({', '.join(wrong)}); export the"
-                " model again"
+                f"{self.name!r} does not have the inputs and outputs that its record lists ({', '.join(wrong)}); export"
+                " the model again"
             )
 
     def run(
@@ -184,7 +184,7 @@ class Session:
                 raise MemoryError(str(error)) from error
             if self.device == "cpu":  # a CPU does not fail, so the model is at fault
                 raise RefusedError(
-                    f"ONNX Runtime cannot compute {self.name!r} ({str(error).splitlines()[0]}); export the model again"
+                    f"ONNX Runtime cannot run {self.name!r} ({str(error).splitlines()[0]}); export the model again"
                 ) from error
             raise VaeguardError(
                 f"ONNX Runtime failed on {self.device} ({str(error).splitlines()[0]}); run `vaeguard doctor`"
@@ -283,7 +283,7 @@ def _record(session: Any, name: str) -> dict[str, Any]:
     record = parse_record(session.get_modelmeta().custom_metadata_map.get(METADATA, ""), name)
     if record.get("format") != FORMAT:
         raise RefusedError(
-            f"{name!r} has format {record.get('format')!r:.20}, but this version of vaeguard reads {FORMAT};"
-            " update vaeguard or export it again"
+            f"{name!r} has format {record.get('format')!r:.20}, but this version of vaeguard reads only format"
+            f" {FORMAT}; update vaeguard, or export the model again"
         )
     return record

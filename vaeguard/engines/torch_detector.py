@@ -120,6 +120,8 @@ class TorchDetector(Detector):
         See `generation.interpolate_latents`.
         """
         if len(ends) != 2:
-            raise UsageError(f"{counted(len(ends), 'image', 'was were')} given; an interpolation needs two")
+            raise UsageError(
+                f"{counted(len(ends), 'image', 'was were')} given, but an interpolation is between two; give two"
+            )
         first, last = self.encode(ends).mean
         return generation.decode(self.graph, generation.interpolate_latents(first, last, steps, spherical=spherical))

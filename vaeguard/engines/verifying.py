@@ -44,16 +44,17 @@ def verify(
         expected = _carried(onnx, exported.info.term_names, len(examples))
         if expected is None or onnx.noise != _digest(examples):
             raise UsageError(
-                "the exported model contains no results of PyTorch to compare with; give the run it was exported from"
+                "the exported model contains no results of PyTorch to compare with; also give the run from which"
+                " it was exported"
             )
         return compared(expected, exported, examples, first, onnx.fp16, tolerance)
     detector = of_torch(detector)
     if exported.info.image_shape != detector.info.image_shape or exported.info.term_names != detector.info.term_names:
         raise UsageError(
-            "the exported model does not match this run in shape or terms; give the run it was exported from"
+            "the exported model does not match this run in shape or terms; give the run from which it was exported"
         )
     if exported.info.record.of_fit != detector.info.record.of_fit:
-        raise UsageError("the exported model came from a different run; give the run it was exported from")
+        raise UsageError("the exported model came from a different run; give the run from which it was exported")
     return compare(detector, exported, images, half=onnx.fp16, tolerance=tolerance)
 
 
@@ -91,7 +92,7 @@ def of_torch(detector: Detector) -> TorchDetector:
     from vaeguard.engines.torch_detector import TorchDetector
 
     if not isinstance(detector, TorchDetector):
-        raise UsageError("the model is already exported; give the run folder it came from")
+        raise UsageError("the model is already exported; give the run folder from which it was exported")
     if detector.device != "cpu":
         raise UsageError("exported files are compared with PyTorch on the CPU; load the model with `device` 'cpu'")
     return detector

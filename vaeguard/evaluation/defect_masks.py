@@ -99,8 +99,8 @@ def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dic
         example = Path(image_set.paths[rows[0]])
         stem = Path(*example.parts[-2:]).with_suffix("")
         raise UsageError(
-            f"`masks` is {str(folder)!r}, which has no mask of any anomalous image; the mask of {str(example)!r}"
-            f" must be called {stem}.png or {stem}_mask.png"
+            f"`masks` is {str(folder)!r}, which contains no mask of an anomalous image; the mask of {str(example)!r},"
+            f" for example, must be called {stem}.png or {stem}_mask.png"
         )
     return masks
 

@@ -63,7 +63,7 @@ class Drift:
             )
         share = self.after / self.before - 1 if self.before else math.inf
         if abs(share) < NOTABLE:
-            return f"the {self.what} of the images varies differently"
+            return f"the {self.what} of the images varies more or less than before"
         size = " (pixels of the files)" if self.what == "size" else ""
         return f"{WORDS[self.what][share > 0]} by {abs(share):.0%}".replace("%", " %") + size
 

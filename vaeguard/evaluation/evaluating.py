@@ -237,7 +237,8 @@ def evaluate(
     image_set, note, independent = _independent_part(detector.info, as_image_set(images, labels))
     if image_set.labels is None:
         raise UsageError(
-            f"data {image_set.name!r} has no classes to compare; use one sub-folder per class, or give labels"
+            f"data {image_set.name!r} has no classes to compare; sort the images into one sub-folder per class, or"
+            " give labels"
         )
     chosen = None
     if normal_classes is not None:
@@ -366,8 +367,8 @@ def _independent_part(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet
 
 
 _UNKNOWN = (
-    "the exported file does not list the images of its fit, so if some of these images are among them, the figures are"
-    " too good; use the run folder as the model, which lists them"
+    "the exported file does not list the images of its fit, so it is unknown whether some of these images were used"
+    " for it, which would make the figures too good; give the run folder, which lists them, as the model"
 )
 
 
@@ -388,13 +389,16 @@ def _new_by_digest(info: DetectorInfo, image_set: ImageSet, fresh: Bools) -> tup
 def _negligible_note(count: int, images: int) -> str | None:
     if not count:
         return None
-    return f"{count:,} of the {images:,} normal images also belong to the fit; they are too few to matter and were kept"
+    return (
+        f"{count:,} of the {images:,} normal images were also used for the fit; they are too few to matter and were"
+        " kept"
+    )
 
 
 def _out_of_fold_note(count: int, images: int) -> str:
     return (
-        f"{count:,} of the {images:,} normal images belong to the fit, where they calibrate the score, so"
-        " they are flagged at the stated rate by construction; use other images to measure false alarms"
+        f"{count:,} of the {images:,} normal images were used for the fit, to calibrate the score, so they are flagged"
+        " at the stated false-alarm rate by construction; to measure false alarms, use other images"
     )
 
 
@@ -413,9 +417,8 @@ def _same_images_note(image_set: ImageSet) -> str:
 
 def _left_out_note(image_set: ImageSet, count: int) -> str:
     return (
-        f"{image_set.name!r} contains data of the fit: the {count} images fitted on were skipped, but the"
-        " remaining normal ones may include those that calibrate the score; use other images for an"
-        " independent figure"
+        f"{image_set.name!r} contains images of the fit: {count} that trained the model were skipped, but the remaining"
+        " normal images may include some that calibrate the score; for independent figures, use other images"
     )
 
 
@@ -439,7 +442,7 @@ def _check_both_kinds(image_set: ImageSet, names: tuple[str, ...], anomalous: Bo
     if anomalous.all() or not anomalous.any():
         what = "none of the images is normal" if len(names) == 0 or anomalous.any() else "every image is normal"
         raise UsageError(
-            f"{what} (normal: {', '.join(names) or 'no class'}), so there is nothing to compare; choose different"
+            f"{what} (normal classes: {', '.join(names) or 'none'}), so there is nothing to compare; choose different"
             f" `normal_classes`; the classes of {image_set.name!r} are {', '.join(image_set.class_names)}"
         )
 

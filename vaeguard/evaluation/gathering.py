@@ -108,7 +108,8 @@ def _all_parts(plan: Plan, store: Store, output: Path) -> list[ScorePart]:
     found = {piece.key: finished_part(store, piece.key, output.suffix, _fpr(plan)) for piece in plan.pieces}
     if missing := plan.missing({key for key, part in found.items() if part}):
         raise VaeguardError(
-            f"{str(output)!r} is not complete: {missing}; run the unfinished shares, or the command without `piece`"
+            f"{str(output)!r} is not complete: {missing}; run the command that started the job again, with `piece`"
+            " for each unfinished share, or without `piece`"
         )
     return [part for part in found.values() if part]
 
@@ -135,7 +136,10 @@ def _finished_before(output: Path, place: str | Path) -> ScoreSummary:
         raise UsageError(
             f"the job of {str(output)!r} was started without `piece`; to continue, run the command that started it"
             if unplanned
-            else f"there are no parts to combine at {str(place)!r}; give the output of a command with `piece`"
+            else (
+                f"there are no parts to combine at {str(place)!r}; give the output of the commands that were run with"
+                " `piece`"
+            )
         )
     whole = ScorePart.of(output, part.record)
     return ScoreSummary(

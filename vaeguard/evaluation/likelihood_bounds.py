@@ -87,7 +87,9 @@ def bound_likelihood(
     shape = detector.info.image_shape
     if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
         wanted = ", ".join(map(str, shape))
-        raise UsageError(f"images are {images.dtype} of shape {images.shape}; give uint8 of shape (N, {wanted})")
+        raise UsageError(
+            f"the images are {images.dtype} of shape {images.shape}; give uint8 images of shape (N, {wanted})"
+        )
     if samples < 1:
         raise UsageError(f"`samples` is {samples}; it must be at least 1")
     device = next(vae.parameters()).device
@@ -116,19 +118,21 @@ def check_generative(detector: TorchDetector) -> None:
         The model is an autoencoder, a model of patches or vectors, or an exported file.
     """
     if not hasattr(detector, "graph"):
-        raise UsageError("an exported file can only score images; load the run it came from")
+        raise UsageError("an exported file can only score images; load the run from which it was exported")
     spec = detector.graph.vae.spec
     if spec.autoencoder:
-        raise UsageError("an autoencoder has no prior and so no likelihood; fit one without `model.autoencoder`")
+        raise UsageError(
+            "an autoencoder has no prior and therefore no likelihood; fit a model without `model.autoencoder`"
+        )
     if not spec.view.whole:
         raise UsageError(
-            "a model of patches or features has no likelihood of a whole image; fit one without `model.patch`, with"
-            " `model.features=none`"
+            "a model of patches or features has no likelihood of a whole image; fit a model of whole images, without"
+            " `model.patch` and with `model.features=none`"
         )
     if spec.region or spec.regions:
-        raise UsageError("a model of a region has no likelihood of a whole image; fit one without `roi`")
+        raise UsageError("a model of a region has no likelihood of a whole image; fit a model without `roi`")
     if not spec.view.pictures:
-        raise UsageError("likelihoods are measured on images, and this is a model of vectors; use a model of images")
+        raise UsageError("likelihoods are measured on images, but this is a model of vectors; use a model of images")
 
 
 def _sampled(

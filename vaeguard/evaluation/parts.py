@@ -247,7 +247,8 @@ def check_numbers(inspection: Inspection, paths: Sequence[str]) -> None:
     if bad.any():
         first = paths[int(bad.argmax())]
         raise VaeguardError(
-            f"the model computes no valid score for {first!r}: its weights or calibration are damaged; fit it again"
+            f"the model computes no valid score for {first!r}, because its weights or its calibration are damaged;"
+            " fit the model again"
         )
 
 

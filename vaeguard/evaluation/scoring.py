@@ -336,7 +336,9 @@ def check_output(output: Path) -> None:
         The table is that of a watch, or holds something else than scores; or the list is none.
     """
     if output.exists() and watch_of(output).record:
-        raise UsageError(f"{str(output)!r} is the table of a watch; continue that watch, or choose a different table")
+        raise UsageError(
+            f"{str(output)!r} was written by `vaeguard watch`; continue that watch, or choose a different table"
+        )
     first = list(FIRST_COLUMNS)
     known = {*first, *TERMS}.__contains__
     check_replaced(output, "scores", lambda columns: columns[: len(first)] == first, known)

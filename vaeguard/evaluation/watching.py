@@ -157,7 +157,7 @@ class _Watch:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             path = beside(watch_of(self.output).path, "json")
             raise UsageError(
-                f"{str(path)!r} is damaged, so the watch cannot continue; choose a different table"
+                f"{str(path)!r} is damaged, so this watch cannot be continued; choose a different table"
             ) from error
         rest = self.monitor.images
         for chunk in table_chunks(self.output, ("p_value",)):
@@ -274,20 +274,23 @@ def _earlier_rows(
     listed = Path(f"{output}.errors.csv")
     settings_of_watch = watch_of(output)
     if (path := drift_table(output)).exists() and path not in settings_of_watch.files:
-        raise UsageError(f"{str(path)!r} does not belong to a watch and would be overwritten; choose a different table")
+        raise UsageError(
+            f"{str(path)!r} was not written by `vaeguard watch` and would be overwritten; choose a different table"
+        )
     if not output.exists():
         if not settings_of_watch.record and (path := beside(settings_of_watch.path, "json")).exists():
             raise UsageError(
-                f"{str(path)!r} does not belong to a watch, and would be overwritten; choose a different table"
+                f"{str(path)!r} was not written by `vaeguard watch` and would be overwritten; choose a different table"
             )
         return 0, set(), {}
     if {name: settings_of_watch.record.get(name) for name in settings} != settings:
         raise UsageError(
-            f"{str(output)!r} belongs to a watch with a different model or false-alarm rate; choose a different table"
+            f"{str(output)!r} was written by `vaeguard watch` with a different model or false-alarm rate; choose a"
+            " different table"
         )
     if columns_of(output) != list(columns):  # new rows would have columns of other names
         raise UsageError(
-            f"the columns of {str(output)!r} have changed since a watch wrote it; choose a different table"
+            f"the columns of {str(output)!r} have changed since `vaeguard watch` wrote it; choose a different table"
         )
     paths = list(read_table(output)["path"])
     table = read_table(listed) if listed.exists() else {"path": [], "error": []}

@@ -64,7 +64,7 @@ class OnnxNetwork(Backbone):
         self.read_graph(model)
         maps = self.probe(PROBE, PROBE)
         if any(result.ndim != 4 for result in maps):
-            raise ValueError("an output is not a map")
+            raise ValueError("an output is not a feature map")
         self.channels = tuple(result.shape[1] for result in maps)
 
     def read_graph(self, model: onnx.ModelProto) -> None:
@@ -172,8 +172,8 @@ def read_network(path: str | Path, size: tuple[int, int]) -> OnnxNetwork:
         network.probe(*size)
     except ValueError as error:
         raise UsageError(
-            f"{given}, which cannot be used: {error}; export a convolutional network for images of any height"
-            " and width, with maps at 1/4, 1/8 or 1/16 of these as outputs"
+            f"{given}, which cannot be used: {error}; export a convolutional network for images of any height and"
+            " width, whose outputs are feature maps at 1/4, 1/8 or 1/16 of the image size"
         ) from error
     return network
 
@@ -181,7 +181,7 @@ def read_network(path: str | Path, size: tuple[int, int]) -> OnnxNetwork:
 def _fine_maps(model: onnx.ModelProto) -> list[str]:
     """The outputs that are maps of a scale that serves; others, such as classes, are left out."""
     sizes = [(PROBE // scale, PROBE // scale) for scale in SCALES]
-    wanted, fault = [], "none of its outputs is a map at 1/4, 1/8 or 1/16 of the image's size"
+    wanted, fault = [], "none of its outputs is a feature map at 1/4, 1/8 or 1/16 of the image size"
     for output in model.graph.output:
         try:
             (result,) = OnnxNetwork(output.name, cut(model, [output.name])).probe(PROBE, PROBE)

@@ -55,7 +55,10 @@ def lowest_fpr(calibration: int) -> float:
 def way_to_flag(calibration: int) -> str:
     """What to do if nothing can be flagged."""
     lowest = f"{lowest_fpr(calibration):g}"
-    return f"raise the false-alarm rate to {lowest}, or fit with more images or a larger training.calibration"
+    return (
+        f"raise the false-alarm rate to {lowest}, fit with more images, or hold out a larger share of them for"
+        " calibration (training.calibration)"
+    )
 
 
 def fpr_note(images: int | None, fpr: float) -> str | None:

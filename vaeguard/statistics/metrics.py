@@ -73,8 +73,8 @@ def measure(name: str, anomalous: Bools, scores: Scores) -> Metrics:
     VaeguardError
         A score is not a number.
     """
-    if np.isnan(scores).any():
-        raise VaeguardError(f"{name!r} is not a number for {int(np.isnan(scores).sum())} images; fit the model again")
+    if bad := int(np.isnan(scores).sum()):
+        raise VaeguardError(f"{name!r} is NaN for {bad} of {len(scores)} images; fit the model again")
     false_alarms, detections = counts_above(anomalous, scores)
     precision = detections[1:] / (false_alarms + detections)[1:]
     enough = detections / detections[-1] >= TARGET_TPR
@@ -269,7 +269,9 @@ def _pixel_counts(
         totals[2] += np.bincount(bins[mask], 1 / areas[regions[mask]], len(edges))
     if not totals[0].any() or not totals[1].any():
         what = "defective" if totals[1].any() else "sound"
-        raise UsageError(f"every pixel is {what}, so there is nothing to compare; use masks with both kinds")
+        raise UsageError(
+            f"every pixel is {what}, so there is nothing to compare; use masks with defective and with sound pixels"
+        )
     return totals[0], totals[1], totals[2]
 
 
@@ -294,12 +296,14 @@ def _shares_above(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def _check_maps(masks: Sequence[Bools], heatmaps: Sequence[Scores]) -> None:
     if len(masks) != len(heatmaps) or len(masks) == 0:
-        raise UsageError(f"there are {len(masks)} masks for {len(heatmaps)} heatmaps; give one for each, at least one")
+        raise UsageError(
+            f"the number of masks ({len(masks)}) and that of heatmaps ({len(heatmaps)}) must be equal and above 0"
+        )
     for number, (mask, heatmap) in enumerate(zip(masks, heatmaps, strict=True)):
         if mask.shape != heatmap.shape or mask.ndim != 2 or mask.dtype != np.bool_:
             raise UsageError(
-                f"mask {number} is {mask.dtype} {mask.shape} for a heatmap of {heatmap.shape}; give bool (H, W) for"
-                " float (H, W)"
+                f"mask {number} is {mask.dtype} of shape {mask.shape} and its heatmap has the shape {heatmap.shape};"
+                " give each heatmap (H, W) a mask of bool with the same shape"
             )
         if np.isnan(heatmap).any():
-            raise UsageError(f"heatmap {number} is not a number in places; fit the model again")
+            raise UsageError(f"heatmap {number} contains NaN; fit the model again")

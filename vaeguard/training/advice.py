@@ -87,13 +87,13 @@ def _ended_early(record: ModelRecord) -> str:
     unimproved = finished - max(record.epoch - 1, training.kl_warmup)
     if training.epochs is None or finished >= training.epochs or unimproved > training.patience:
         return ""
-    return f"the fit was stopped after {finished} of {training.epochs} epochs; fit again to train it in full"
+    return f"the fit was stopped after {finished} of {training.epochs} epochs; fit again to complete the training"
 
 
 def _stopped_early(history: Sequence[Mapping[str, float]]) -> str:
     if len(history) < TRIAL_EPOCHS:
         return (
-            f"the fit is a trial of only {counted(len(history), 'epoch')}; leave training.epochs unset for a full fit"
+            f"the fit is a trial of only {counted(len(history), 'epoch')}; for a full fit, leave training.epochs unset"
         )
     before = history[-1 - max(1, len(history) // 10)]["valid_loss"]
     fell = before - history[-1]["valid_loss"]

@@ -109,8 +109,8 @@ class Checkpoint:
         ]
         if differ:
             raise UsageError(
-                f"cannot resume from {str(self.path)!r}: {'; '.join(differ)} differ;"
-                " use the original settings and data, or choose a different folder"
+                f"cannot resume from {str(self.path)!r}, because settings or data have changed: {'; '.join(differ)};"
+                " use the original ones, or choose a different folder"
             )
 
 

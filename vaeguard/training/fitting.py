@@ -181,7 +181,8 @@ def _go_on(plan: FitPlan, task: VAETask, state: State, checkpoint: Checkpoint | 
         checkpoint.read(state)
         if plan.finish and not state.history:
             raise UsageError(
-                f"`finish` needs a finished epoch, but {str(checkpoint.path)!r} does not exist; remove `finish`"
+                "`finish` needs a fit that has completed at least one epoch, but there is no checkpoint at"
+                f" {str(checkpoint.path)!r}; remove `finish`"
             )
     with file_of_first(checkpoint.path if checkpoint else None) as path:
         if path:

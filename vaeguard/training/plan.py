@@ -125,8 +125,8 @@ def _check_regions(image_set: ImageSet) -> None:
     """Refuse regions of single images in data that have no channel for them, or that stay in their files."""
     if image_set.regions and (image_set.vectors or image_set.image_shape[0] not in (1, 3)):
         raise UsageError(
-            "`model.regions` needs grey or RGB images with one more channel, which is their region; remove it, or add"
-            " that channel"
+            "`model.regions` needs grey or RGB images with one more channel, which is their region; add that channel,"
+            " or remove `model.regions`"
         )
     if image_set.regions and in_shards(image_set.images):
         raise UsageError(
@@ -199,7 +199,8 @@ def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> Non
         )
     if training.balance and len(classes) < 2:
         raise UsageError(
-            "`training.balance` needs at least two labelled normal classes; use class sub-folders, or remove it"
+            "`training.balance` needs at least two labelled normal classes; use class sub-folders, or remove"
+            " `training.balance`"
         )
 
 
@@ -207,7 +208,7 @@ def _check_changes(model: ModelSpec, training: TrainSpec) -> None:
     unfit = None if model.view.unit else next((name for name in CHANGES if getattr(training, name)), None)
     if unfit:
         learned = "the model learns features of a network" if model.features else "the data are vectors"
-        raise UsageError(f"`training.{unfit}` is for pixels from 0 to 1, but {learned}; remove it")
+        raise UsageError(f"`training.{unfit}` is for pixels from 0 to 1, but {learned}; remove this setting")
 
 
 def _check_binarise(model: ModelSpec, training: TrainSpec) -> None:

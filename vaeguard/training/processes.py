@@ -115,7 +115,8 @@ def check_fit(model: ModelSpec, device: str) -> None:
         return
     if model.dropout:
         raise UsageError(
-            f"`model.dropout` is {model.dropout}, which works in one process only; remove it, or fit in one process"
+            f"`model.dropout` is {model.dropout}, which works in one process only; remove `model.dropout`, or fit"
+            " in one process"
         )
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device == "cuda" and here > torch.cuda.device_count():
@@ -145,7 +146,7 @@ def agreed(settings: dict[str, Any]) -> dict[str, Any]:
     ]
     if differ:
         raise UsageError(
-            f"process {processes.get_rank()} differs from the first: {'; '.join(differ)} differ; use the same"
+            f"process {processes.get_rank()} differs from the first process in {'; '.join(differ)}; use the same"
             " command, data and kind of machine for all processes"
         )
     return first

@@ -345,7 +345,8 @@ class VAETask(Task):
         row = {f"valid_{name}": value for name, value in means.means().items()}
         if not math.isfinite(row["valid_loss"]):
             raise DivergedError(
-                "training diverged (the validation loss is not finite); set `training.learning_rate` to a tenth"
+                "training diverged (the validation loss is not finite); set `training.learning_rate`"
+                f" to {self.spec.step_size / 10:g}"
             )
         row["active_units"] = round(sum(active) / len(active))
         return row

@@ -135,7 +135,7 @@ def _count_normal(image_set: ImageSet, normal: Sequence[int]) -> int:
                 )
     if count < LEAST_NORMAL:
         raise UsageError(
-            f"{image_set.name!r} has {count} normal images, but a search needs at least {LEAST_NORMAL}, better"
+            f"{image_set.name!r} has {count} normal images, but a search needs at least {LEAST_NORMAL}, preferably"
             " hundreds; add more, or fit without a search"
         )
     return count

@@ -72,8 +72,8 @@ class Outcome:
         tried = self.best.settings.get("kl_warmup", written)
         if tried != written:
             lines.append(
-                f"# kl_warmup is the same share of the epochs of a fit on all normal images, {written} of"
-                f" {self.plan.final_epochs}, as of those of the trial, {tried} of {self.plan.space.epochs}."
+                f"# kl_warmup was scaled to the epochs of a fit on all normal images: {written} of"
+                f" {self.plan.final_epochs} is the same share as {tried} of {self.plan.space.epochs} in the trial."
             )
         for table, values in self.settings.items():
             lines += ["", f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
