@@ -224,7 +224,9 @@ def test_pairs_with_the_same_normal_set_share_its_fit(tmp_path, monkeypatch):
     more = vaeguard.benchmark(both, tmp_path / "alone", **write)
     assert len(more.cells) == 4
     assert len(fits) == 2 + 2 + 2
-    with pytest.raises(vaeguard.UsageError, match="2 of them would be lost because .*mnist:omniglot.* is not among"):
+    with pytest.raises(
+        vaeguard.UsageError, match="this run would remove 2 of them, because .*mnist:omniglot.* is not among"
+    ):
         vaeguard.benchmark(replace(both, data="mnist:mnist"), tmp_path / "alone", **write)
 
 

@@ -480,7 +480,7 @@ def measured(spec, tmp_path_factory):
         (
             {},
             {"epochs": 2},
-            "4 of them would be lost because 'stripes, 0, unlabelled, seed 0' was measured with",
+            "this run would remove 4 of them, because 'stripes, 0, unlabelled, seed 0' was measured with",
         ),
     ],
 )

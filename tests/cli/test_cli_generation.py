@@ -174,4 +174,4 @@ def test_reconstructions_come_in_the_order_of_a_term(home):
     assert drawn[:4] + drawn[-4:] == [Path(path).stem for path in [*table["path"][:4], *table["path"][-4:]]]
     wrong = run(home, "reconstruct", "digits", "-m", "plain", "--by", "nothing", "-o", "by.png")
     assert wrong.returncode == 2
-    assert "--by is 'nothing', which is not a term" in wrong.stderr
+    assert "--by is 'nothing', which is neither the score nor a term" in wrong.stderr

@@ -127,7 +127,7 @@ def test_evaluations_of_the_same_images_are_compared_image_by_image(tmp_path, mo
         roc_auc_score(~normal, scores["y"]) - roc_auc_score(~normal, scores["x"])
     )
     assert 0 < pair["low"] < pair["difference"] < pair["high"]
-    assert "on the same 400 images the two differ by +0.0" in verdict(found).sentence
+    assert "on the same 400 images, the two ROC-AUCs differ by +0.0" in verdict(found).sentence
     assert "more than chance" in verdict(found).sentence
     assert verdict(compare_reports([tmp_path / "y", tmp_path / "y"])).sentence.endswith("which may be chance.")
     copied = {**evaluation(roc_auc_score(~normal, scores["y"]), 0.05), "fingerprint": "g"}

@@ -112,7 +112,7 @@ def test_a_page_of_print_among_photographs_is_left_out_and_said(tmp_path, printe
     source = denoiser_source(adapt=tmp_path, spec=SPEC)
     assert source.images + source.held_out == 2
     (error,) = source.errors
-    assert "a page of print, which was skipped" in error[1]
+    assert "a printed page, which was skipped" in error[1]
 
 
 @pytest.mark.slow

@@ -687,7 +687,7 @@ def test_an_anomaly_model_restores_images_of_its_size(tmp_path, monkeypatch, bar
         training=vaeguard.TrainSpec(epochs=1),
         run="v",
     )
-    with pytest.raises(UsageError, match="`model` works on vectors"):
+    with pytest.raises(UsageError, match="`model` is a model of vectors"):
         denoise_scans("small", "refused", model="v", device="cpu")
     assert not Path("refused").exists()
 
@@ -696,7 +696,9 @@ def test_scans_that_are_not_there_now_keep_their_clean_files(scans):
     denoise_scans("scans/box-0", "out", device="cpu")
     before = tree("out")
     scans.joinpath("box-0").rename("away")  # as a disk that is taken out
-    with pytest.raises(UsageError, match=r"clean scans of '.*box-0', which was not found; make it available"):
+    with pytest.raises(
+        UsageError, match=r"clean scans of '.*box-0', a folder that was not found; make that folder available"
+    ):
         denoise_scans("scans/box-1", "out", device="cpu")
     assert tree("out") == before
 
@@ -774,7 +776,7 @@ def test_dark_areas_that_may_have_been_pictures_are_to_be_looked_at(scans):
     done = denoise_scans("scans", settings=RestoreSettings(kind="document"), device="cpu")
     row = next(row for row in done.look_first if row["path"] == "box-0/shade.png")
     assert row["lightened"] > MUCH_LIGHTENED
-    assert f"{100 * row['lightened']:.1f} % of it was made as bright as paper" in why_look(row)
+    assert f"{100 * row['lightened']:.1f} % of the page was made as bright as paper" in why_look(row)
 
 
 def test_every_page_that_is_left_says_why(scans, monkeypatch):
@@ -828,8 +830,8 @@ def test_the_list_to_look_at_holds_what_was_left_in_doubt_or_much_changed():
     look = [{**row, "removed": 0.5}, {**row, "lightened": 0.4}, {**row, "reverted": 0.02}, doubt]
     assert [why_look(each) for each in fine] == ["", "", ""]
     assert [why_look(each) for each in look] == [
-        "50.0 % of it was cleared of marks", "40.0 % of it was made as bright as paper",
-        "ink or detail was put back in 2.0 % of it",
+        "50.0 % of the page was cleared of marks", "40.0 % of the page was made as bright as paper",
+        "ink or detail was put back in 2.0 % of the page",
         "left unchanged because its paper was not found",
     ]  # fmt: skip
     assert sorted([*fine, *look[::-1]], key=worth_a_look)[:4] == look

@@ -276,7 +276,7 @@ def test_the_command_takes_several_copies_and_refuses_others(scans, capsys):
     command = ["denoise", "scans/page.png", "-o", "one", "--device", "cpu", "--no-report"]
     cli([*command, "--derive", "deskewed", "--derive", "bilevel"], standalone_mode=False)
     assert {"bilevel", "deskewed"} == derived("one/page.png").keys()
-    with pytest.raises(UsageError, match="with --derive deskewed, wrote files next to"):
+    with pytest.raises(UsageError, match="with --derive deskewed wrote files next to"):
         cli([*command, "--set", "outputs.derive=bilevel"], standalone_mode=False)
     assert Path("one/page.png.deskewed.png").exists()
 

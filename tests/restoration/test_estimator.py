@@ -48,7 +48,7 @@ def test_the_file_says_what_the_network_says(estimator, tmp_path):
 def test_a_file_without_one_says_so(tmp_path):
     content, made = file_of(1)
     assert not made.estimates
-    with pytest.raises(RefusedError, match="no estimator"):
+    with pytest.raises(RefusedError, match="cannot estimate noise"):
         made.estimate(np.zeros((1, 64, 64), np.float32))
     (tmp_path / "net.onnx").write_bytes(content)
     assert read_estimator(tmp_path / "net.onnx") is None

@@ -128,7 +128,7 @@ def test_what_cannot_be_had_back_is_listed(clean):
     assert not Path("out/deep.png").exists()
     denoise_scans("scans/deep.png", "bare", device="cpu")
     ((_, reason),) = undo_scans("bare")[1]
-    assert "without its residual" in reason
+    assert "without `residual`" in reason
 
 
 def test_pixels_that_would_not_be_those_of_the_scan_are_refused(clean):
@@ -148,7 +148,7 @@ def test_clean_files_may_be_larger_than_what_is_read_of_others(clean, monkeypatc
 
 def test_folders_that_cannot_work(clean):
     for output in ("clean", "clean/out", "."):
-        with pytest.raises(UsageError, match="overlaps the folder of the clean scans"):
+        with pytest.raises(UsageError, match="is the folder of the clean scans, or is inside or around it"):
             undo_scans(clean, output)
     with pytest.raises(UsageError, match="is not empty"):
         undo_scans(clean, "scans")

@@ -48,7 +48,7 @@ def test_a_near_miss_is_suggested():
 
 
 def test_data_without_classes_has_none_to_choose_from():
-    with pytest.raises(UsageError, match="the data has no classes"):
+    with pytest.raises(UsageError, match="the data have no classes"):
         parse_classes("0", ())
 
 

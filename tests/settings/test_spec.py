@@ -132,7 +132,7 @@ def test_vectors_get_a_model_that_suits_them():
 
 @pytest.mark.parametrize("values", [{"kind": "conv"}, {"likelihood": "bernoulli"}])
 def test_what_is_for_pixels_only_is_refused_for_vectors(values):
-    with pytest.raises(UsageError, match="vectors; set it to ('mlp'|'gaussian')"):
+    with pytest.raises(UsageError, match="vectors; set `model.(kind|likelihood)` to ('mlp'|'gaussian')"):
         ModelSpec(**values).resolved((1, 1, 30), (), vectors=True)
 
 

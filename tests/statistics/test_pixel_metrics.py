@@ -89,10 +89,10 @@ def test_what_cannot_be_compared_is_refused():
     for masks, heatmaps, fact in (
         ([mask], [heat], "every pixel is sound"),
         ([~mask], [heat], "every pixel is defective"),
-        ([mask], [], "the number of masks \(1\) and that of heatmaps \(0\)"),
+        ([mask], [], r"the number of masks \(1\) and that of heatmaps \(0\)"),
         ([mask.astype(int)], [heat], "mask 0"),
         ([mask], [heat[:2]], "mask 0"),
-        ([mask], [heat * np.nan], "not a number"),
+        ([mask], [heat * np.nan], "contains NaN"),
     ):
         with pytest.raises(UsageError, match=fact):
             pixel_roc_auc(masks, heatmaps)

@@ -560,9 +560,12 @@ def test_classes_of_vectors_guide_too():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model": ModelSpec(kind="conv")}, "`model.kind` is 'conv'.* set it to 'mlp'"),
-        ({"model": ModelSpec(likelihood="bernoulli")}, "`model.likelihood` is .* set it to 'gaussian'"),
-        ({"model": ModelSpec(likelihood="continuous-bernoulli")}, "`model.likelihood` is .* set it to 'gaussian'"),
+        ({"model": ModelSpec(kind="conv")}, "`model.kind` is 'conv'.* set `model.kind` to 'mlp'"),
+        ({"model": ModelSpec(likelihood="bernoulli")}, "`model.likelihood` is .* set `model.likelihood` to 'gaussian'"),
+        (
+            {"model": ModelSpec(likelihood="continuous-bernoulli")},
+            "`model.likelihood` is .* set `model.likelihood` to 'gaussian'",
+        ),
         ({"training": TrainSpec(binarise=True)}, "`training.binarise` .*`model.likelihood` of 'bernoulli'"),
         ({"training": TrainSpec(augment_shift=1)}, "`training.augment_shift` is for pixels"),
         ({"training": TrainSpec(augment_warp=0.5)}, "`training.augment_warp` is for pixels"),

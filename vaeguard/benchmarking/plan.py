@@ -83,7 +83,7 @@ def _cases(spec: BenchmarkSpec) -> tuple[list[Case], list[str]]:
         except (UsageError, RefusedError):
             raise
         except VaeguardError as error:
-            skipped.append(f"{name} skipped: {error}")
+            skipped.append(f"{name!r} was skipped: {error}")
     if not cases:
         raise VaeguardError("; ".join(skipped) or "`data` is empty; name at least one item")
     return cases, skipped

@@ -146,25 +146,27 @@ class BenchmarkSpec:
     name: str
     data: str | None = setting(
         None,
-        "Data set, such as digits, mnist or fashion-mnist. For ood, pairs of sets, normal:anomalous. For tables and"
-        " defects, names of tables or sets.",
-        unset="mnist; for ood, tables and defects all of them",
+        "Data set, such as digits, mnist or fashion-mnist. For ood: pairs of data sets, each written as"
+        " normal:anomalous. For tables and defects: names of tables or data sets.",
+        unset="mnist; for ood, tables and defects: every pair, table or data set that the benchmark knows",
     )
-    classes: str | None = setting(None, "For one-class-out and one-class: use only these classes in turn.", unset="all")
+    classes: str | None = setting(
+        None, "For one-class-out and one-class: use only these classes, each in turn.", unset="all"
+    )
     seeds: int | None = setting(
-        None, "Number of repetitions, with seeds 0 to N-1.", unset=f"{Benchmark.seeds}; for tables 10"
+        None, "Number of repetitions, with seeds 0 to N-1.", unset=f"{Benchmark.seeds}; for tables: 10"
     )
     fits: tuple[str, ...] = setting(
         (),
         "Kinds of fit to measure: guided, unlabelled, features, patches.",
-        unset="all that apply; for defects features,patches",
+        unset="every kind that suits the benchmark; for defects: features,patches",
     )
     baselines: bool = setting(True, "Also measure simple methods for comparison.")
     limit: int | None = setting(
         None, "Use at most this many training examples and this many test examples; for trial runs only.", unset="all"
     )
     size: tuple[int, int] | None = setting(
-        None, "For defects: scale images to this height and width.", unset="the size of each data set"
+        None, "For defects: scale images to this height and width.", unset="a size of its own for each data set"
     )
     data_dir: str | Path | None = None
     download: bool = setting(False, "Download missing image sets and networks.")
@@ -174,7 +176,7 @@ class BenchmarkSpec:
     def __post_init__(self) -> None:
         settle_types(self)
         if self.name not in BENCHMARKS:
-            raise UsageError(f"`name` is {self.name!r}, which is not a benchmark; choose {', '.join(BENCHMARKS)}")
+            raise UsageError(f"`name` is {self.name!r}, which is not a benchmark; choose from {', '.join(BENCHMARKS)}")
         self._check_applies()
         self._check_numbers()
 
@@ -274,7 +276,7 @@ def _pair(spec: BenchmarkSpec, pair: str) -> list[Case]:
     if test.images.shape[1:] != anomalies.images.shape[1:]:
         shapes = f"{test.images.shape[1:]} and {anomalies.images.shape[1:]}"
         raise UsageError(
-            f"`data` has {pair!r}, whose images have different shapes (C, H, W), {shapes}; choose a different pair"
+            f"`data` has {pair!r}, whose images have different shapes (C, H, W): {shapes}; choose a different pair"
         )
     anomalous = np.arange(len(test) + len(anomalies)) >= len(test)
     task = ImageTask(train, None, np.concatenate([test.images, anomalies.images]), anomalous)

@@ -142,11 +142,11 @@ def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan, finished: Mapping[
         return
     missing = f" ({plan.skipped[0]})" if plan.skipped else ""
     reason = f"{lost[0]!r} is not among the planned measurements{missing}"
-    advice = "use at least the earlier `data`, `classes`, `seeds`, `fits` and `baselines`"
+    advice = "include everything that the earlier run measured (`data`, `classes`, `seeds`, `fits` and `baselines`)"
     if changed := sorted(set(lost) & set(planned.values())):
         reason = f"{changed[0]!r} was measured with different settings or by a different version"
-        advice = "use the earlier settings"
+        advice = "use the earlier settings and version"
     raise UsageError(
-        f"{str(folder)!r} contains {counted(len(finished), 'measurement')}, and {len(lost)} of them would be"
-        f" lost because {reason}; choose a different `output`, or {advice}"
+        f"{str(folder)!r} contains {counted(len(finished), 'measurement')}, and this run would remove {len(lost)} of"
+        f" them, because {reason}; choose a different `output`, or {advice}"
     )

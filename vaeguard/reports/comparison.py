@@ -173,18 +173,19 @@ class Figures(ReportFigures):
         (best, low, _), (next_best, _, high) = first.values[:3], second.values[:3]
         if pair := self.best_two:
             clear = (
-                f"on the same {pair.images:,} images the two differ by {pair.difference:+.3f} (95 % interval"
-                f" {pair.low:+.3f} to {pair.high:+.3f}), which {'is more than' if pair.low > 0 else 'may be'} chance"
+                f"on the same {pair.images:,} images, the two ROC-AUCs differ by {pair.difference:+.3f} (95 % interval"
+                f" {pair.low:+.3f} to {pair.high:+.3f}), which {'is not explained by' if pair.low > 0 else 'may be'}"
+                " chance"
             )
         else:
             clear = (
-                "their intervals do not overlap"
+                "the 95 % intervals of the two do not overlap"
                 if low > high
-                else "their intervals overlap, so the difference may be chance"
+                else "the 95 % intervals of the two overlap, so the difference may be chance"
             )
         other = {"data", "normal classes"} & set(self.differences)
         notes = (
-            ("the reports use different data or normal classes, so their figures cannot be compared",) if other else ()
+            ("the reports use different data or normal classes, so the figures cannot be compared",) if other else ()
         )
         sentence = f"The highest ROC-AUC is {best:.3f}, for {first.name}; the next is {next_best:.3f}: {clear}."
         return Verdict("Comparison", sentence, notes)

@@ -159,7 +159,7 @@ class Figures(ReportFigures):
         headline, tone = _quality(score, caught.value)
         if self._flags_nothing:
             headline, tone = "No image can be flagged at this false-alarm rate", "poor"
-        interval = f"interval {percent(alarms.low)} to {percent(alarms.high)}"
+        interval = f"95 % interval {percent(alarms.low)} to {percent(alarms.high)}"
         sentence = (
             f"ROC-AUC {score.roc_auc:.3f} (95 % interval {score.roc_auc_low:.3f} to {score.roc_auc_high:.3f})."
             f" At the chosen false-alarm rate of {self.fpr:.3g}, {caught.count:,} of {caught.images:,} anomalous"
@@ -188,8 +188,8 @@ class Figures(ReportFigures):
             more = "more" if rate > expected.high else "fewer"
             # Images that the model was fitted on look more normal to the model than any others.
             cause = (
-                "these normal images differ from the calibration images; look at the flagged ones, and fit on some"
-                " such images as well if they are normal"
+                "these normal images differ from the calibration images; look at the flagged images and, if they are"
+                " normal, include such images in the fit"
                 if more == "more"
                 else "either some of these normal images were used for the fit, which makes every figure here too good,"
                 " or they differ from the calibration images"
@@ -205,7 +205,7 @@ class Figures(ReportFigures):
         for name, measure in (("brightness", measures.brightness), ("complexity", measures.complexity)):
             if measure.roc_auc >= self.metrics[0].roc_auc - EXPLAINED:
                 yield (
-                    f"{name} alone reaches a ROC-AUC of {measure.roc_auc:.3f}; these data do not show that the score"
+                    f"{name} alone reaches a ROC-AUC of {measure.roc_auc:.3f}, so these data do not show that the score"
                     " detects more than this measure"
                 )
 

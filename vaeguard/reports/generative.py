@@ -178,4 +178,4 @@ class Figures(ReportFigures):
         """Yield the histogram of the bound and the rate of each unit."""
         low, high = self.histogram.edges[0], self.histogram.edges[-1]
         yield f"nats per image {low:.1f} {sparkline(self.histogram.counts)} {high:.1f}"
-        yield f"KL divergence of each unit {sparkline(unit.rate for unit in self.latents.units)}"
+        yield f"KL divergence of each latent unit {sparkline(unit.rate for unit in self.latents.units)}"

@@ -372,7 +372,7 @@ class Figures(ReportFigures):
         else:
             low, high = self._flagged_of_normal_images()
             sentence = (
-                f"{percent(self.anomalies.value)} of {counted(self.images, 'image')} (interval"
+                f"{percent(self.anomalies.value)} of {counted(self.images, 'image')} (95 % interval"
                 f" {percent(self.anomalies.low)} to {percent(self.anomalies.high)})"
                 f" {'has' if self.images == 1 else 'have'} p_value <= {fpr:g}; if all were normal,"
                 f" {f'{low:,} to {high:,}' if self.images else 'none'} would be flagged.{self._unread()}"

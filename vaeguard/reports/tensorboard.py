@@ -65,7 +65,9 @@ def prepare_log(directory: Path, run: Path | None, name: str, *, resume: bool) -
         The folder cannot be written.
     """
     if importlib.util.find_spec("tensorboard") is None:
-        raise UsageError(f"`tensorboard` needs a package that is not installed; run: {install_line('tensorboard')}")
+        raise UsageError(
+            f"`tensorboard` needs the package tensorboard, which is not installed; run: {install_line('tensorboard')}"
+        )
     if run is None:
         return new_folder(name, directory)
     folder = directory / run.resolve().name

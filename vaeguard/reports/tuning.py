@@ -101,7 +101,7 @@ class Figures(ReportFigures):
         if self.comparison and self.comparisons > 1:
             yield (
                 f"this is comparison {self.comparisons} on the same images, each with a different best trial; after"
-                " repeated comparisons, intervals are too narrow"
+                " several comparisons on the same images, the intervals are too narrow"
             )
 
     def lines(self) -> Iterable[str]:

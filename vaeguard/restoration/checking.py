@@ -54,13 +54,13 @@ def check_scans(clean: str | Path, *, progress: Progress | None = None) -> tuple
         if progress:
             progress(done, len(files), counted(done, "file"))
     unknown = {path for path in Path(clean).rglob("*") if path.suffix.lower() in SCAN_SUFFIXES} - known
-    errors += [(str(path), "it has no record; it is not a clean file, or its record is damaged") for path in unknown]
+    errors += [(str(path), "it has no record, so it is not a clean file, or its record is damaged") for path in unknown]
     table = Path(clean) / TABLE
     try:
         listed = set(read_table(table)["path"]) if table.exists() else set()
     except (VaeguardError, KeyError):
-        errors.append((str(table), "it was changed and cannot be read; clean the scans again to write it again"))
+        errors.append((str(table), "it was changed and cannot be read; to write it again, clean the scans again"))
         listed = set()
     lost = listed - {str(file.record.get("source")) for file in files}
-    errors += [(str(table), f"it lists {source!r}, which has no record") for source in lost]
+    errors += [(str(table), f"it lists {source!r}, but there is no record of this scan") for source in lost]
     return intact, sorted(errors)

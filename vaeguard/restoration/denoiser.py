@@ -144,7 +144,7 @@ class Denoiser(Engine):
             The file has no estimator.
         """
         if self._estimator is None:
-            raise RefusedError(f"the {self.kind} denoiser has no estimator of noise")
+            raise RefusedError(f"the {self.kind} denoiser cannot estimate noise; give `noise`")
         height, width = (side // CELL for side in image.shape[1:])
         estimates = np.empty((2, self.levels, height, width), np.float32)
         side = ESTIMATED_SIDE // CELL

@@ -124,7 +124,8 @@ def gather_scans(target: Path, *, progress: Progress | None = None) -> tuple[Den
     }
     if missing := plan.missing(ended):
         raise VaeguardError(
-            f"{str(target)!r} is not complete: {missing}; run the unfinished shares, or the command without `piece`"
+            f"{str(target)!r} is not complete: {missing}; run the command that started the job again, with `piece`"
+            " for each unfinished share, or without `piece`"
         )
     with open_job(target / TABLE, SCAN_FACTS, keep=True):
         results = (result_of(tree, name, record) for name, record in records.items())

@@ -86,8 +86,8 @@ def check_tesseract(language: str = "") -> None:
         for code in language.split("+"):
             if code not in known:
                 raise UsageError(
-                    f"`ocr_language` contains {code!r}, which tesseract does not know; install it (on Debian:"
-                    f" apt install tesseract-ocr-{code.replace('_', '-')})"
+                    f"`ocr_language` contains {code!r}, which tesseract does not know; install that language (on"
+                    f" Debian: apt install tesseract-ocr-{code.replace('_', '-')})"
                 )
 
 

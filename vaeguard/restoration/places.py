@@ -101,7 +101,9 @@ def _check_links(target: Path, names: Iterable[str]) -> None:
     """Refuse a target that is a link or holds a link in place of one of its folders: nothing is written through it."""
     folders = {target / folder for name in names for folder in Path(name).parents}
     if link := next((folder for folder in sorted(folders) if folder.is_symlink()), None):
-        raise UsageError(f"{str(link)!r} is a link to a different place; give the folder itself, or a different one")
+        raise UsageError(
+            f"{str(link)!r} is a link to a different place; give that folder itself, or a different folder"
+        )
 
 
 def _check_apart(target: Path, root: Path, folders: Sequence[Path]) -> None:
@@ -134,7 +136,7 @@ def _path_below(earlier: Path, root: Path, target: Path) -> Path:
     if earlier in root.resolve().parents:
         return root.resolve().relative_to(earlier)
     advice = "; choose a different folder, or give all scans at once"
-    missing = ", which was not found; make it available, or choose a different folder"
+    missing = ", a folder that was not found; make that folder available, or choose a different one for the clean scans"
     holds = f"{str(target)!r} contains the clean scans of {str(earlier)!r}"
     raise UsageError(holds + (advice if earlier.is_dir() else missing))
 

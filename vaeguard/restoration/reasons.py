@@ -38,9 +38,9 @@ def why_look(row: Mapping[str, Any]) -> str:
     if row["action"] != "restored":
         return "" if row["reason"] in SURE else f"left unchanged because {row['reason']}"
     shares = (
-        ("reverted", "ink or detail was put back in {} of it", MUCH_PUT_BACK),
-        ("lightened", "{} of it was made as bright as paper", MUCH_LIGHTENED),
-        ("removed", "{} of it was cleared of marks", MUCH_REMOVED),
+        ("reverted", "ink or detail was put back in {} of the page", MUCH_PUT_BACK),
+        ("lightened", "{} of the page was made as bright as paper", MUCH_LIGHTENED),
+        ("removed", "{} of the page was cleared of marks", MUCH_REMOVED),
     )
     clauses = [clause.format(f"{100 * row[name]:.1f} %") for name, clause, limit in shares if row[name] > limit]
     return ", ".join(clauses)

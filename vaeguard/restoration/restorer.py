@@ -82,8 +82,9 @@ class DenoiserSet:
         for kind, denoiser in self._denoisers.items():
             if settings.samples and settings.kind in ("auto", kind) and not denoiser.ladder:
                 raise UsageError(
-                    f"`samples` is {settings.samples}, but the denoiser of kind {kind} has no ladder VAE to sample"
-                    " from; set `samples` to 0, or give a denoiser of your own as `model` and its `kind`"
+                    f"`samples` is {settings.samples}, but the denoiser for pages of kind {kind} has no ladder VAE to"
+                    " sample from; set `samples` to 0, or set `model` to a denoiser that has one and `kind` to its"
+                    " kind"
                 )
 
     def restore(
@@ -130,7 +131,7 @@ class DetectorRestorer:
     def check(self, settings: RestoreSettings, outputs: DenoiseOutputs) -> None:
         """Refuse vectors, and all settings but the strength."""
         if not self._detector.info.view.pictures:
-            raise UsageError("`model` works on vectors, but scans are pictures; give a denoiser, or remove `model`")
+            raise UsageError("`model` is a model of vectors, but scans are images; give a denoiser, or remove `model`")
         plain = RestoreSettings(strength=settings.strength)
         given = [name for name, value in vars(settings).items() if value != getattr(plain, name)]
         if given := given + ["uncertainty"] * outputs.uncertainty:

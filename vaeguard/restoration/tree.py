@@ -93,8 +93,8 @@ class CleanTree:
             if lost:
                 settings = " and ".join(sorted(lost))
                 raise UsageError(
-                    f"an earlier run, with {settings}, wrote files next to {str(part.path)!r}, which this run would"
-                    f" remove; also set {settings} now, or choose a different `output`"
+                    f"an earlier run with {settings} wrote files next to {str(part.path)!r} that this run would remove;"
+                    f" to keep them, set {settings} again, or choose a different `output`"
                 )
 
     def sweep(self) -> None:

@@ -98,7 +98,9 @@ def _check_target(source: Path, target: Path) -> None:
         raise UsageError(f"{str(target)!r} is a link; give the folder itself")
     place, originals = source.resolve(), target.resolve()
     if originals == place or originals in place.parents or place in originals.parents:
-        raise UsageError(f"{str(target)!r} overlaps the folder of the clean scans; choose a different folder")
+        raise UsageError(
+            f"{str(target)!r} is the folder of the clean scans, or is inside or around it; choose a different folder"
+        )
     interrupted = is_job(job_folder(target))
     if target.exists() and not interrupted and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{str(target)!r} is not empty; choose a new or an empty folder with `output`")
@@ -106,16 +108,14 @@ def _check_target(source: Path, target: Path) -> None:
 
 def _undo(file: Part, target: Path) -> None:
     if file.changed:
-        raise RefusedError(f"{file.change()}; the original cannot be recovered from it")
+        raise RefusedError(f"{file.change()}, so the original cannot be recovered from it")
 
     def original(page: Page) -> Pixels:
         if page.pixels.dtype == np.bool_:
             return page.pixels
         path = beside(file.path, f"page-{page.number}.residual.png")
         if path.name not in file.record["written"]:
-            raise RefusedError(
-                "it was written without its residual, so the original cannot be recovered; keep the scan"
-            )
+            raise RefusedError("it was written without `residual`, so the original cannot be recovered; keep the scan")
         residual = next(scan_pages(read_bytes(path, any_size=True), str(path))).pixels
         pixels = undone(page.pixels, residual.reshape(page.pixels.shape))
         if file.record.get("pixels_sha256", {}).get(str(page.number)) != digest_of_pixels(pixels):

@@ -225,7 +225,8 @@ class Work(CleanTree):
             raise
         except Exception as error:  # noqa: BLE001 -- one strange file must not end a run of hours
             reason = (
-                f"this is a bug in vaeguard ({type(error).__name__}: {error}); please report it, and remove the file"
+                f"this is a bug in vaeguard ({type(error).__name__}: {error}); please report it, and leave this"
+                " file out"
             )
         # If the scan is broken, the clean file may be the last copy, so it is kept.
         return reason + ("; the earlier clean file was kept" if earlier.path.exists() else "")

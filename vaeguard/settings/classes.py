@@ -35,7 +35,7 @@ def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
         An item is no class of the data, or the list is empty.
     """
     if not class_names:
-        raise UsageError("the data has no classes; sort the images into class sub-folders, or name no class")
+        raise UsageError("the data have no classes; sort the images into class sub-folders, or do not name any class")
     whole = text.strip()
     items = [whole] if whole in class_names else [item.strip() for item in text.split(",") if item.strip()]
     if not items:
@@ -92,7 +92,7 @@ def _number(number: str, item: str, class_names: Sequence[str]) -> int:
     close = difflib.get_close_matches(number, class_names, 1)
     hint = f"did you mean {close[0]!r}? " if close and not _NUMBER.fullmatch(number) else ""
     within = "" if number == item else f" (in {item!r})"
-    raise UsageError(f"the data has no class {number!r}{within}; {hint}{_existing(class_names)}")
+    raise UsageError(f"the data have no class {number!r}{within}; {hint}{_existing(class_names)}")
 
 
 def _existing(class_names: Sequence[str]) -> str:

@@ -369,7 +369,8 @@ def _check_size(spec: ModelSpec) -> None:
         channels, height, width = spec.shape
         raise UsageError(
             f"images of {height}x{width} pixels with {counted(channels, 'channel')} are too large, since a model takes"
-            f" at most {MOST_VALUES // 10**6} million values; set a smaller `size`, or cut the images into files"
+            f" at most {MOST_VALUES // 10**6} million values; set a smaller `size`, or cut the images into smaller"
+            " files"
         )
 
 
@@ -379,9 +380,11 @@ def _check_classes(spec: ModelSpec) -> None:
         return
     if spec.guided:
         raise UsageError(
-            "`model.guided` needs at least two labelled normal classes; use class sub-folders, or set it to False"
+            "`model.guided` needs at least two labelled normal classes; use class sub-folders, or set"
+            " `model.guided` to False"
         )
     if spec.prior == "per-class":
         raise UsageError(
-            "`model.prior` is 'per-class', which needs at least two labelled normal classes; set it to 'standard'"
+            "`model.prior` is 'per-class', which needs at least two labelled normal classes; set `model.prior` to"
+            " 'standard'"
         )

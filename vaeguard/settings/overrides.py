@@ -112,7 +112,7 @@ def _check_known(name: str, specs: Mapping[str, type], place: str) -> None:
         return
     by_field = {other.partition(".")[2]: other for other in reversed(known)}
     near = difflib.get_close_matches(name.rpartition(".")[2], by_field, n=1)
-    hint = f"did you mean {by_field[near[0]]!r}?" if near else f"known are {', '.join(known)}"
+    hint = f"did you mean {by_field[near[0]]!r}?" if near else f"the settings are {', '.join(known)}"
     raise UsageError(f"{place} has an unknown setting {name!r}; {hint}")
 
 

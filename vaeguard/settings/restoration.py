@@ -69,7 +69,8 @@ class RestoreSettings:
         check_one_of("paper", self.paper, PAPERS)
         if self.kind == "photo" and self.paper != type(self).paper:
             raise UsageError(
-                f"`paper` is {self.paper!r}, which is for documents, but `kind` is 'photo'; remove one of them"
+                f"`paper` is {self.paper!r}, which is for documents, but `kind` is 'photo'; remove `paper`, or"
+                " change `kind`"
             )
         if not 0 <= self.strength <= 1:
             raise UsageError(
@@ -136,7 +137,7 @@ class DenoiseOutputs:
     def __post_init__(self) -> None:
         settle_types(self)
         if self.jpeg is not None and not 1 <= self.jpeg <= 100:
-            raise UsageError(f"`jpeg` is {self.jpeg}; it must be a quality of 1 to 100")
+            raise UsageError(f"`jpeg` is {self.jpeg}; the quality must be from 1 to 100")
         if self.ocr_language and not self.ocr:
             raise UsageError("`ocr_language` has no effect without `ocr`; use both, or remove `ocr_language`")
         if self.jpeg and self.lossless:
@@ -207,7 +208,7 @@ class DenoiserSpec:
     def __post_init__(self) -> None:
         settle_types(self)
         if self.seed < 0 or self.seed >= 2**62:
-            raise UsageError(f"`seed` is {self.seed}; it must be from 0 to below 2**62")
+            raise UsageError(f"`seed` is {self.seed}; it must be at least 0 and below 2**62")
         for name in ("width", "depth", "ladder_width", "steps", "batch_size", "learning_rate", "threads"):
             check_positive(name, getattr(self, name))
         check_one_of("device", self.device, DEVICES)

@@ -76,4 +76,4 @@ def from_dict(kind: type[Spec], values: dict[str, Any]) -> Spec:
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+    return f"; did you mean {near[0]!r}?" if near else f"; the settings are {', '.join(known)}"

@@ -114,14 +114,14 @@ class PatchView(View):
         """Refuse likelihoods of grey levels, which contrasts do not have, and images that are too small."""
         if likelihood and LIKELIHOOD_FACTS[likelihood].support == "unit":
             raise UsageError(
-                f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, but a model of patches"
-                f" learns contrasts; set it to {self.likelihood!r}"
+                f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, but a model of patches learns"
+                f" contrasts; set `model.likelihood` to {self.likelihood!r}"
             )
         _, height, width = shape
         if min(height, width) < 2 * patch:
             raise UsageError(
                 f"`model.patch` is {patch}, which needs images of at least {2 * patch} pixels a side, not"
-                f" {height}x{width}; use larger images or smaller patches"
+                f" {height}x{width}; use larger images, or a smaller `model.patch`"
             )
 
 
@@ -201,10 +201,13 @@ class WhiteView(VectorView):
 def _check_for_vectors(kind: str | None, likelihood: str | None, why: str, default: str) -> None:
     """Refuse what is for pixels, in a model that reads vectors; the message says `why` it does."""
     if kind == "conv":
-        raise UsageError(f"`model.kind` is 'conv', which needs neighbouring pixels, but {why}; set it to 'mlp'")
+        raise UsageError(
+            f"`model.kind` is 'conv', which needs neighbouring pixels, but {why}; set `model.kind` to 'mlp'"
+        )
     if likelihood and LIKELIHOOD_FACTS[likelihood].support != "real":
         raise UsageError(
-            f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, but {why}; set it to {default!r}"
+            f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, but {why}; set"
+            f" `model.likelihood` to {default!r}"
         )
 
 

@@ -46,7 +46,7 @@ def reconstruct_to(
     check_of_images(detector, path)
     if by not in {"score", *detector.info.term_names}:
         raise UsageError(
-            f"`by` is {by!r}, which is not a term of this model; choose from score,"
+            f"`by` is {by!r}, which is neither the score nor a term of this model; choose from score,"
             f" {', '.join(detector.info.term_names)}"
         )
     images = open_for(detector, data, reporter)
@@ -134,7 +134,7 @@ def traverse_to(output: str, reporter: Reporter, *, model: str | None = None) ->
     detector = open_generative(model)
     units = latent_units(detector.graph, _calibration_images(model))
     if units.traversals is None:
-        raise UsageError("a model of patches has no latent vector for a whole image; fit one without `patch`")
+        raise UsageError("a model of patches has no latent vector for a whole image; fit a model without `patch`")
     rows = []
     for unit, pictures in zip(units.traversed.tolist(), units.traversals, strict=True):
         state = "" if units.active[unit] else ", inactive"

@@ -160,7 +160,8 @@ def open_generative(model: str, *, vectors: bool = False) -> Any:
     detector: Any = load(model)
     if not hasattr(detector, "decode"):
         raise UsageError(
-            f"`model` {model!r} is an exported file, which can only score images; give the run it came from"
+            f"`model` {model!r} is an exported file, which can only score images; give the run from which it was"
+            " exported"
         )
     if not vectors:
         check_of_images(detector, model)

@@ -108,7 +108,8 @@ def refit_run(
     check_supported([model, labels, groups], "a refit")
     if model.lower().endswith(".onnx"):
         raise UsageError(
-            f"`model` {model!r} is an exported file, which cannot be fitted again; give the run it came from"
+            f"`model` {model!r} is an exported file, which cannot be fitted again; give the run from which it was"
+            " exported"
         )
     marked = read_labels(labels)
     path = find_model(model)
@@ -120,7 +121,7 @@ def refit_run(
     record = detector.info.record
     if record.data.split.grouped and not groups:
         raise UsageError(
-            f"`model` {model!r} was fitted with groups of images, and p-values are not valid without them; give"
+            f"`model` {model!r} was fitted with groups of images, and p-values are not valid without these groups; give"
             " `groups` again"
         )
     read, pixels, errors = read_labelled([label for label in marked if label.label != UNSURE], detector.info.rule)
@@ -243,8 +244,8 @@ def _class_of(label: Label, record: ModelRecord) -> str:
     name = label.class_name or Path(label.path).parent.name
     if name not in normal:
         raise UsageError(
-            f"the class of {label.path!r} in `labels` is unknown, but the model has {len(normal)} normal"
-            " classes; add the column class, with the class of each normal image"
+            f"for {label.path!r}, `labels` names none of the {len(normal)} normal classes of the model; add a column"
+            " named class, with the class of each normal image"
         )
     return name
 

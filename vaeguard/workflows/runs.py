@@ -136,5 +136,5 @@ def latest_run(runs: Path = Path("runs")) -> Path:
     """
     latest = runs / LATEST
     if not latest.exists():
-        raise UsageError(f"there is no run at {str(latest)!r} yet; fit a model, or give one as `model`")
+        raise UsageError(f"there is no run at {str(latest)!r} yet; fit a model first, or give one as `model`")
     return Path(followed(str(latest)))

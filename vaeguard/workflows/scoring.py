@@ -73,7 +73,9 @@ def score_table(
     check_supported([heatmaps], "`heatmaps`")
     options["heatmaps"] = HeatmapFolder(Path(heatmaps)) if heatmaps else None
     if heatmaps and drawn_before(output) != str(Path(heatmaps).resolve()) and any(Path(heatmaps).glob("*")):
-        raise UsageError(f"the `heatmaps` folder {heatmaps!r} is not empty; choose a different one, or empty it")
+        raise UsageError(
+            f"the `heatmaps` folder {heatmaps!r} is not empty; choose a different folder, or empty this one"
+        )
     inputs = [path for path in images if path != STDIN]
     listed = read_list(STDIN) if STDIN in images else []
     check_apart(output, ())

@@ -135,7 +135,9 @@ def gather(
 
     if tree := tree_of(place):
         if folder:
-            raise UsageError("`output` is for scores, but these are shares of scans; remove `output`")
+            raise UsageError(
+                "`output` works only with shares of scores, but these are shares of clean scans; remove `output`"
+            )
         return _gather_tree(tree, reporter, report=report)
     return _gather_table(place, folder, reporter, model=model, report=report)
 

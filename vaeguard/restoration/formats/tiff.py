@@ -90,13 +90,13 @@ def _all_pages(tiff: tifffile.TiffFile) -> list[Any]:
     """All pages; the chain of pages is checked, since tifffile silently returns the pages before a break."""
     originals = list(tiff.pages)
     if not originals:
-        raise ValueError("it has no page")
+        raise ValueError("it has no pages")
     layout, handle, last = tiff.tiff, tiff.filehandle, originals[-1].offset
     handle.seek(last)
     (count,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
     handle.seek(last + layout.tagnosize + count * layout.tagsize)
     if any(handle.read(layout.offsetsize)):
-        raise ValueError(f"its chain of pages ends after {len(originals)}")
+        raise ValueError(f"its list of pages breaks off after page {len(originals)}")
     return originals
 
 

@@ -179,7 +179,10 @@ def _adapted(folder: str | Path, spec: DenoiserSpec) -> DenoiserSource:
     scans = _read([(path, None) for path in list_images([folder], SCAN_SUFFIXES)], spec.seed, errors)
     kinds = [page_kind(_levels(scan.plane)) for scan in scans]
     printed = {scan.path for scan, kind in zip(scans, kinds, strict=True) if kind == "document"}
-    reason = "it has a page of print, which was skipped: stains are learned from clean pages; use pairs"
+    reason = (
+        "it has a printed page, which was skipped, because the removal of stains can be learned only from clean pages;"
+        " give `noisy` and `clean` instead of `adapt`"
+    )
     errors += [(path, reason) for path in sorted(printed)]
     photos = [scan for scan, kind in zip(scans, kinds, strict=True) if kind == "photo"]
     learn, judge, patch = _halves(photos, spec, errors, folder)
@@ -234,7 +237,7 @@ def _pairs(noisy: Path, clean: Path, errors: list[tuple[str, str]]) -> list[tupl
             names.append((path, exact if exact in others else others[0]))
         elif others:
             listed = " and ".join(repr(Path(other).name) for other in others)
-            errors.append((path, f"{str(clean)!r} has {listed} for it; keep only one of them"))
+            errors.append((path, f"several images in {str(clean)!r} have its name ({listed}); keep only one of them"))
         else:
             errors.append((path, f"{str(clean)!r} has no image of that name"))
     return names
@@ -375,7 +378,8 @@ def _pages(path: str, clean: str | None, rng: np.random.Generator) -> Iterator[_
     """
     for plane, other in _side_by_side(path, clean):
         if other is not None and other.shape != plane.shape:
-            raise UnreadableError(path, f"it is {plane.shape} and {clean!r} {other.shape}, height and width")
+            sizes = f"its size (height, width) is {plane.shape}, but that of {clean!r} is {other.shape}"
+            raise UnreadableError(path, f"{sizes}; give images of the same size")
         rows = max(1, min(plane.shape[0], LARGEST_PAGE // plane.shape[1]))
         part = slice(top := int(rng.integers(plane.shape[0] - rows + 1)), top + rows)
         yield _Scan(path, plane[part].copy(), None if other is None else other[part].copy())
@@ -417,7 +421,7 @@ def _grey_pages(path: str) -> Iterator[Floats]:
         full = np.float32(np.iinfo(page.pixels.dtype).max)
         yield colours_of(page.pixels).mean(axis=2, dtype=np.float32) / full
     if not any_page:
-        raise UnreadableError(path, "it has no page in grey or colour; remove it")
+        raise UnreadableError(path, "it has no page in grey or colour; leave this file out")
 
 
 def _levels(page: Floats) -> Levels:
