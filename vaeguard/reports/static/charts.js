@@ -133,7 +133,7 @@ const charts = {
     return [overlaid(width, report.histogram, KIND_COLOURS, state.threshold ?? report.threshold),
       legend(KIND_COLOURS.map(([kind, colour]) => [`${kind} (${count(sum(kind))} images)`, colour]))];
   },
-  roc: (width) => [plot(width, { height: 360, x: { label: "false positive rate →", domain: [0, 1] }, y: { label: "↑ true positive rate", domain: [0, 1], ...grid },
+  roc: (width) => [plot(width, { height: 360, x: { label: "false-positive rate →", domain: [0, 1] }, y: { label: "↑ true-positive rate", domain: [0, 1], ...grid },
     marks: [Plot.line([[0, 0], [1, 1]], { stroke: INK, strokeDasharray: "2,4" }), ...curveMarks("fpr", "tpr")] }), curveLegend()],
   precision_recall: (width) => [plot(width, { height: 360, x: { label: "recall →", domain: [0, 1] }, y: { label: "↑ precision", domain: [0, 1], ...grid },
     marks: [Plot.ruleY([report.metrics[0].no_skill_precision], { stroke: INK, strokeDasharray: "2,4" }), ...curveMarks("recall", "precision")] }), curveLegend()],
@@ -158,7 +158,7 @@ const charts = {
   active_units: (width) => [trainingPanel(width, "active_units", "active latent units")],
   direct_loss: (width) => [stepChart(width, "direct_loss", "loss of the direct network")],
   ladder_elbo: (width) => [stepChart(width, "neg_elbo", "negative ELBO of the ladder VAE, nats per pixel")],
-  latents: (width) => [plot(width, { height: 220, marginLeft: 52, x: { label: "latent unit, by rate →", axis: null }, y: { label: "↑ rate, nats", ...grid }, marks: [
+  latents: (width) => [plot(width, { height: 220, marginLeft: 52, x: { label: "latent unit, by rate →", axis: null }, y: { label: "↑ rate (KL), nats", ...grid }, marks: [
     Plot.barY(report.latents.units, { x: (_, i) => i, y: "rate", fill: (unit) => unit.active ? NORMAL : OTHER, title: (unit) => `unit ${unit.unit}: ${unit.rate.toFixed(3)} nats` }), Plot.ruleY([0])] }),
     legend([["active", NORMAL], ["inactive", OTHER]])],
   bounds: (width) => {
@@ -202,10 +202,10 @@ const charts = {
       Plot.ruleY([1 / rows.length], { stroke: NORMAL, strokeWidth: 2, strokeDasharray: "6,4" })] }),
       legend([["this batch", ANOMALOUS], ["expected of normal images", NORMAL]])];
   },
-  changes: (width) => [plot(width, { height: 240, x: { label: "noise found, levels of 0 to 255 →" }, y: { label: "↑ mean change, levels", ...grid }, marks: [
+  changes: (width) => [plot(width, { height: 240, x: { label: "noise found, grey levels of 0 to 255 →" }, y: { label: "↑ mean change, grey levels", ...grid }, marks: [
     Plot.dot(report.table, { x: "noise", y: "change", fill: (row) => row.reverted ? ANOMALOUS : NORMAL, symbol: (row) => row.reverted ? "triangle" : "circle", r: 4, title: (row) => `${row.path}, page ${row.page}` })] }),
     legend([["nothing put back", NORMAL], ["something put back", ANOMALOUS]])],
-  compared_roc: (width) => [plot(width, { height: 380, x: { label: "false positive rate →", domain: [0, 1] }, y: { label: "↑ true positive rate", domain: [0, 1], ...grid }, marks: [
+  compared_roc: (width) => [plot(width, { height: 380, x: { label: "false-positive rate →", domain: [0, 1] }, y: { label: "↑ true-positive rate", domain: [0, 1], ...grid }, marks: [
     Plot.line([[0, 0], [1, 1]], { stroke: INK, strokeDasharray: "2,4" }),
     ...report.runs.map((run, i) => Plot.line(d3.zip(run.curve.fpr, run.curve.tpr), { stroke: RUNS[i % RUNS.length], strokeDasharray: DASHES[i % DASHES.length], strokeWidth: 2.2, title: () => run.name }))] }),
     legend(report.runs.map((run, i) => [run.name, RUNS[i % RUNS.length], DASHES[i % DASHES.length]]))],
