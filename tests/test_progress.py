@@ -9,5 +9,5 @@ def test_a_bar_without_a_terminal_prints_lines(capsys, monkeypatch):
         for done in range(1, 4):
             bar(done, 3, f"epoch {done}")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "fitting 1/3 epoch 1"
-    assert lines[-1].startswith("fitting 3/3 epoch 3 (0 s left)")
+    assert lines[0] == "fitting 33 %, epoch 1"
+    assert lines[-1].startswith("fitting 100 %, epoch 3 (0 s left)")

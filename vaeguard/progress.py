@@ -50,6 +50,6 @@ def _lines(what: str) -> Progress:
         if now - printed >= LINE_SECONDS and done:
             printed = now
             left = f" ({(now - started) * (total - done) / (done - before):.0f} s left)" if done > before else ""
-            print(f"{what} {done}/{total} {text}".strip() + left, file=sys.stderr, flush=True)
+            print(f"{what} {100 * done // total} %{', ' + text if text else ''}{left}", file=sys.stderr, flush=True)
 
     return update

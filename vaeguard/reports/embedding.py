@@ -124,8 +124,8 @@ class Figures(ReportFigures):
         projections = {
             "none": "as they are",
             "tsne": "in a plane by t-SNE",
-            "pca": "in the plane of their two principal components",
+            "pca": "in the plane of their first two principal components",
         }
-        share = "" if self.explained is None else f", which explain {percent(self.explained)} of their variance"
+        share = "" if self.explained is None else f", which explain {percent(self.explained)} of the variance"
         sentence = f"{self.images:,} latent vectors of {self.units} units, {projections[self.projection]}{share}."
         return Verdict("Images in the latent space", sentence)

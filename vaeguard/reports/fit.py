@@ -192,7 +192,7 @@ class Refit(Part):
         ):
             of = "normal images" if share is self.false_alarm_rate else "defects"
             yield (
-                f"{name}: unknown; to measure it, review flagged images and the audit"
+                f"{name}: unknown; to measure them, review flagged images and the audit"
                 if share is None
                 else f"{name}: {percent(share.value)} of {of} (95 % interval {percent(share.low)} to"
                 f" {percent(share.high)}), estimated from the reviewed batch"
@@ -223,7 +223,9 @@ class Figures(ReportFigures):
         accuracy = "" if best.valid_class_accuracy is None else f", class accuracy {best.valid_class_accuracy:.3f}"
         active = "" if model.autoencoder else f", {best.active_units:.0f} of {model.latent} latent units active"
         region = f" The model looks at {percent(model.region_share)} of each image." if model.region_share < 1 else ""
-        region += " In images that have a region of their own, it looks only there." if model.regions else ""
+        region += (
+            " In images that have a region of their own, the model looks only at this region." if model.regions else ""
+        )
         losses = f"distortion {best.valid_distortion:.2f}{rate} nats per {example}"
         epochs = counted(len(self.history), "epoch")
         chosen = f"after {epochs}" if len(self.history) == 1 else f"the best of {epochs} is epoch {best.epoch:.0f}"
@@ -237,7 +239,8 @@ class Figures(ReportFigures):
         else:
             sentence = (
                 f"{kind}, fitted on {split.training:,} normal examples; {chosen}: {losses} on {split.validation:,}"
-                f" held-out examples{active}{accuracy}. The score is calibrated on {split.calibration:,} others."
+                f" held-out examples{active}{accuracy}. The score is calibrated on {split.calibration:,} other"
+                " examples."
             )
         sentence += region
         notes = (*self.advice, *(self.refit.sentences() if self.refit else ()))

@@ -62,7 +62,7 @@ def check_place(path: str | Path, kind: str) -> None:
         page = path.with_suffix(".html")
         if page.exists() and not path.exists():
             raise UsageError(
-                f"{str(page)!r} is not a report page and would be overwritten; choose a different place"
+                f"{str(page)!r} is not a report page of vaeguard and would be overwritten; choose a different place"
             ) from None
         return
     if present in report_kinds() and present != kind:

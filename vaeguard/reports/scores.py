@@ -201,7 +201,7 @@ def drift(upper_half: int, images: int, calibration: int | None) -> Drift:
         )
     elif images >= JUDGED and low > FAMILIAR:
         warning = (
-            "these images look more normal to the model than normal images that it has never seen; if it was"
+            "to the model, these images look more normal than normal images that it has never seen; if the model was"
             " fitted on these images, the scores are too low"
         )
     return Drift(normal_share, max(0.0, min(1.0, 2 * low)), min(1.0, 2 * high), warning)

@@ -75,8 +75,7 @@ class Figures(ReportFigures):
             reason = self.comparison_error or "the search was interrupted before"
             sentence = (
                 f"Trial {self.best} is the best of {len(self.trials):,}, but it was not compared with the initial"
-                f" settings on images that no trial has seen ({reason}). To compare them, run the same search"
-                " again."
+                f" settings on images that no trial has seen ({reason}). To compare the two, run the same search again."
             )
             return Verdict("Best settings found, but not compared", sentence, notes, "fair")
         sentence = (
@@ -90,10 +89,7 @@ class Figures(ReportFigures):
         if failed := sum(trial.objective is None for trial in self.trials):
             yield f"{failed} of {len(self.trials)} trials failed; the table shows why"
         if len(self.trials) == 1:
-            yield (
-                "a single trial is not a search; search again in the same folder with more trials, which continues"
-                " from this one"
-            )
+            yield ("a single trial is not a search; to continue it, search again in the same folder with more trials")
         yield (
             "pseudo-anomalies are only a substitute for real anomalies; if you have real ones, evaluate"
             " models with both settings on them"
@@ -101,7 +97,7 @@ class Figures(ReportFigures):
         if self.comparison and self.comparisons > 1:
             yield (
                 f"this is comparison {self.comparisons} on the same images, each with a different best trial; after"
-                " several comparisons on the same images, the intervals are too narrow"
+                " several such comparisons, the intervals are too narrow"
             )
 
     def lines(self) -> Iterable[str]:
