@@ -164,7 +164,7 @@ def check_packages() -> list[Check]:
     try:
         stated = [Requirement(text) for text in _requirements()]
     except (OSError, KeyError, ValueError) as error:
-        advice = f"install it with `{install_line()}`, or `pip install -e .` in its checkout"
+        advice = f"run `{install_line()}`, or `pip install -e .` in a checkout of vaeguard"
         return [Check("packages", "fail", f"vaeguard's own requirements cannot be read ({error})", advice)]
     # The user may choose among the packages of ONNX Runtime, which `check_onnx_packages` checks.
     stated = [package for package in stated if package.name not in ONNX_RUNTIMES]
@@ -188,7 +188,7 @@ def check_extras() -> Check:
     versions = installed(tuple(EXTRAS.values()))
     found = ", ".join(f"{package} {versions.get(package, 'not installed')}" for package in EXTRAS.values())
     missing = ",".join(extra for extra, package in EXTRAS.items() if package not in versions)
-    advice = f"if you need them: {install_line(missing)}" if missing else ""
+    advice = f"to add the missing ones: {install_line(missing)}" if missing else ""
     return Check("optional packages", "ok", found, advice)
 
 
@@ -213,12 +213,12 @@ def check_onnx_packages(versions: dict[str, str]) -> Check:
 def check_torch(probe: dict[str, Any] | str) -> Check:
     """Check that PyTorch can be imported, and that it computes on the CUDA device, if any."""
     if isinstance(probe, str):
-        return Check("PyTorch", "fail", probe, "training needs it: pip install --force-reinstall torch torchvision")
+        return Check("PyTorch", "fail", probe, "to train models, run: pip install --force-reinstall torch torchvision")
     devices = ", ".join(probe["devices"])
     built = f"built for CUDA {probe['cuda']}" if probe["cuda"] else "built for the CPU"
     found = f"{probe['version']}, {built}, {devices or 'no CUDA device'}, {probe['threads']} threads"
     if probe["problem"]:
-        advice = "update the GPU's driver, or set `device` to 'cpu'"
+        advice = "update the GPU's driver, or choose the device cpu"
         return Check("PyTorch", "fail", f"{found}; computing on the GPU fails: {probe['problem']}", advice)
     return Check("PyTorch", "ok", found)
 
@@ -226,7 +226,7 @@ def check_torch(probe: dict[str, Any] | str) -> Check:
 def check_torchvision(probe: dict[str, Any] | str) -> Check:
     """Check that torchvision's compiled operators work with the installed PyTorch."""
     if isinstance(probe, str):
-        advice = "install matching versions: pip install --upgrade torch torchvision"
+        advice = "to install matching versions, run: pip install --upgrade torch torchvision"
         return Check("torchvision", "fail", probe, advice)
     return Check("torchvision", "ok", f"{probe['version']}; its compiled operators work")
 
@@ -242,8 +242,8 @@ def check_onnxruntime(probe: dict[str, Any] | str, *, gpu: bool) -> Check:
         found += " (the package supports CUDA, but CUDA does not work here)"
     if used == "CPU" and gpu:
         advice = (
-            "PyTorch sees a GPU that ONNX Runtime does not use; install both for the same CUDA version, or set"
-            " `device` to 'cpu'"
+            "PyTorch sees a GPU that ONNX Runtime does not use; install PyTorch and ONNX Runtime for the same CUDA"
+            " version, or choose the device cpu"
         )
         return Check("ONNX Runtime", "warn", found, advice)
     return Check("ONNX Runtime", "ok", found)
@@ -255,7 +255,9 @@ def check_telemetry() -> Check:
     found = f"ORT_DISABLE_TELEMETRY={value}"
     if value == "1":
         return Check("telemetry", "ok", f"{found}: ONNX Runtime sends no usage data")
-    return Check("telemetry", "warn", f"{found}: ONNX Runtime may send usage data", "unset it, or set it to 1")
+    return Check(
+        "telemetry", "warn", f"{found}: ONNX Runtime may send usage data", "unset ORT_DISABLE_TELEMETRY, or set it to 1"
+    )
 
 
 def check_processor() -> Check:
@@ -285,7 +287,7 @@ def check_cache() -> Check:
         return Check("cache", "fail", f"{folder}: {error.strerror}", advice)
     found = f"{folder}: {_size(used)} used, {_size(free)} free"
     if not os.access(existing, os.W_OK):
-        return Check("cache", "fail", f"{found}, not writable", advice)
+        return Check("cache", "fail", f"{found}, but the folder is not writable", advice)
     if free < MIN_FREE_BYTES:
         return Check("cache", "warn", found, f"free some space, or {advice}")
     return Check("cache", "ok", found)
@@ -296,7 +298,7 @@ def check_data(data_dir: str | Path | None) -> Check:
     from vaeguard.data.named_sets import data_folder, find_sets
 
     folder = data_folder(data_dir)
-    advice = "set `data_dir` or $VAEGUARD_DATA to the folder of the data sets"
+    advice = f"set {'`data_dir`' if data_dir else '$VAEGUARD_DATA'} to the folder of the data sets"
     try:
         names = find_sets(folder)
     except OSError as error:
