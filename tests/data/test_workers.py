@@ -121,7 +121,7 @@ def test_a_raised_limit_is_the_only_one(monkeypatch, tmp_path):
     Image.new("1", (side, side), 1).save(tmp_path / "large.tif", compression="group4")
     (refused,) = stream_images([str(tmp_path / "large.tif")], RULE)
     assert [reason for _, reason in refused.errors] == [
-        f"it has {side} x {side} pixels, more than the limit of 100 million"
+        f"it has {side} x {side} pixels, more than the limit of 100 million; shrink it"
     ]
     monkeypatch.setenv("VAEGUARD_MAX_MEMORY", "4")
     monkeypatch.setattr(workers, "_idle", {})

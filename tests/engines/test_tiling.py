@@ -70,7 +70,7 @@ def test_a_tile_is_no_larger_than_the_image(settings, size, tile):
     ("settings", "message"),
     [
         ({"tile": (64,), "features": None}, "works only with features or patches"),
-        ({"tile": (64,), "overlap": 33}, "`overlap` is 33, and tiles have 64 pixels"),
+        ({"tile": (64,), "overlap": 33}, "`overlap` is 33, but it must be at most half of .* tile, 64 pixels"),
         ({"tile": (0,)}, "`tile` is"),
         ({"tile": (16,)}, "at least 32 pixels a side, not 16x16"),
     ],

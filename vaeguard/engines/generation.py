@@ -75,7 +75,10 @@ def decode(graph: InferenceGraph, latents: Floats) -> Floats:
     size = graph.vae.spec.latent_size
     latents = np.asarray(latents)
     if latents.ndim != 2 or latents.shape[1] != size or not len(latents):
-        raise UsageError(f"latents have the shape {latents.shape}, but the model has {size} units: give (N, {size})")
+        raise UsageError(
+            f"latents have the shape {latents.shape}, but the model has {size} units; give an array of shape (N,"
+            f" {size})"
+        )
     starts = range(0, len(latents), PART)
     parts = [graph.decode(_on(graph, latents[at : at + PART].astype(np.float32))) for at in starts]
     return np.concatenate([part.cpu().numpy() for part in parts])

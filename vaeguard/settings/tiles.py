@@ -59,5 +59,7 @@ def settled_overlap(overlap: int | None, tile: Size) -> int:
     if overlap is None:
         return min(OVERLAP, min(tile) // 4)
     if 2 * overlap > min(tile):
-        raise UsageError(f"`overlap` is {overlap}, and tiles have {min(tile)} pixels; it must be at most half of them")
+        raise UsageError(
+            f"`overlap` is {overlap}, but it must be at most half of the smaller side of a tile, {min(tile)} pixels"
+        )
     return overlap

@@ -49,7 +49,7 @@ class Share:
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.of:
             raise UsageError(
-                f"`piece` is {self.number}/{self.of}; the first of {self.of} shares is 1/{self.of}, the last"
+                f"`piece` is {self.number}/{self.of}; the first of {self.of} shares is 1/{self.of}, and the last is"
                 f" {self.of}/{self.of}"
             )
 
@@ -64,7 +64,7 @@ class Share:
         """
         number, _, of = text.partition("/")
         if not (number.isascii() and number.isdigit() and of.isascii() and of.isdigit() and int(of)):
-            raise UsageError(f"`piece` is {text!r}; use a form such as 3/8, the third of eight shares")
+            raise UsageError(f"`piece` is {text!r}; write it as 3/8, for example, for the third of eight shares")
         return cls(int(number), int(of))
 
     def __str__(self) -> str:
@@ -158,8 +158,8 @@ class Plan:
         if there is None or (difference := there.difference(self)):
             what = f": {difference}" if there else " of a different version of vaeguard"
             raise UsageError(
-                f"{str(store.folder)!r} contains the plan of a different job{what}; finish that job, delete the folder,"
-                " or choose a different output"
+                f"{str(store.folder)!r} contains the plan of a different job{what}; finish that job, delete this"
+                " folder, or choose a different output"
             )
 
     def difference(self, own: Plan) -> str:

@@ -291,8 +291,8 @@ def _check_ours(folder: Path) -> None:
         held = f"contains other files, such as {others[0]!r}" if others else ""
     if held:
         raise UsageError(
-            f"{str(folder)!r} {held}, but this job keeps its unfinished parts in a folder of that name; rename it, or"
-            " choose a different output"
+            f"{str(folder)!r} {held}, but this job needs a folder of that name for its unfinished parts; rename what is"
+            " there, or choose a different output"
         )
 
 

@@ -350,7 +350,9 @@ def check_table_path(path: str | Path) -> None:
 def _suffix(path: str | Path) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in _TABLES:
-        raise UsageError(f"table {str(path)!r} ends in {suffix!r}; its name must end in .csv, .parquet or .jsonl")
+        raise UsageError(
+            f"the name of the table {str(path)!r} ends in {suffix!r}; it must end in .csv, .parquet or .jsonl"
+        )
     return suffix
 
 

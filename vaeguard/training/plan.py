@@ -140,7 +140,7 @@ def _pixel_range(model: ModelSpec, image_set: ImageSet) -> tuple[int, ...] | Non
     if model.pixel_range not in (None, image_set.pixel_range):
         raise UsageError(
             f"`model.pixel_range` is {model.pixel_range}, but the images were read with {image_set.pixel_range}; open"
-            " them with an ImageRule of this range"
+            " the images with an ImageRule that has the range of the model"
         )
     return image_set.pixel_range
 

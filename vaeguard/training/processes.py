@@ -26,6 +26,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from vaeguard.errors import LostError, UsageError, VaeguardError
 from vaeguard.models.shares import TOGETHER, add_up, are_together, from_first, is_first
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,8 +122,8 @@ def check_fit(model: ModelSpec, device: str) -> None:
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device == "cuda" and here > torch.cuda.device_count():
         raise UsageError(
-            f"{here} processes on this machine share {torch.cuda.device_count()} CUDA devices, but each needs"
-            " its own; start fewer, or set `device` to 'cpu'"
+            f"{here} processes on this machine share {counted(torch.cuda.device_count(), 'CUDA device')}, but each"
+            " needs its own; start fewer, or set `device` to 'cpu'"
         )
 
 

@@ -216,7 +216,7 @@ def _checked(content: bytes, name: str) -> Header:
     height, width = header.size
     if height * width > MAX_PIXELS:
         raise UnreadableError(
-            name, f"it has {width} x {height} pixels, more than the limit of {MAX_PIXELS // 10**6} million"
+            name, f"it has {width} x {height} pixels, more than the limit of {MAX_PIXELS // 10**6} million; shrink it"
         )
     if kind := header.other_kind:
         raise UnreadableError(name, f"its pixels are {kind}; convert it to grey or RGB of 8 or 16 bits")

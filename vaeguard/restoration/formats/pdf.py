@@ -271,7 +271,9 @@ def _drawn_pictures(pdf: pikepdf.Pdf, name: str) -> Iterator[DrawnPicture]:
         used_once = [key for key, picture in pictures.items() if uses[picture.objgen] == 1]
         for drawn in _drawn_on(page, number, pictures, used_once):
             if math.prod(_size(drawn.strips)) > MAX_PIXELS:
-                raise UnreadableError(name, f"a picture in it has more than {MAX_PIXELS // 10**6} million pixels")
+                raise UnreadableError(
+                    name, f"a picture in it has more than {MAX_PIXELS // 10**6} million pixels; shrink that picture"
+                )
             if _is_large(drawn.strips):
                 yield drawn
 

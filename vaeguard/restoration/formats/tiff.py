@@ -144,7 +144,7 @@ def _check_kind(page: Any, name: str) -> None:
     if _SUB_DIRECTORIES in page.tags:
         raise UnreadableError(name, "its pages contain other pictures (SubIFDs); save it without them")
     if page.imagewidth * page.imagelength > MAX_PIXELS:
-        raise UnreadableError(name, f"a page has more than {MAX_PIXELS // 10**6} million pixels")
+        raise UnreadableError(name, f"a page has more than {MAX_PIXELS // 10**6} million pixels; shrink that page")
     if _channels(page) > 4:
         raise UnreadableError(name, f"a page has {_channels(page)} channels; save it with 1 to 4")
 
