@@ -112,7 +112,7 @@ def test_what_cannot_work_is_refused_in_one_sentence(plain, per_class):
         (lambda: plain.sample(3, like=images.astype(np.float32)), r"must lie in \[0, 1\]"),
         (lambda: plain.interpolate(images[:3], 4), "3 images were given, but an interpolation is between two"),
         (lambda: plain.decode(np.zeros((0, 4), np.float32)), "4 units"),
-        (lambda: plain.decode(np.zeros((2, 3), np.float32)), r"4 units: give \(N, 4\)"),
+        (lambda: plain.decode(np.zeros((2, 3), np.float32)), r"4 units; give an array of shape \(N, 4\)"),
     ]
     halves = images / 255  # float64, as NumPy divides
     np.testing.assert_allclose(plain.encode(halves).mean, plain.encode(images).mean, atol=1e-5)

@@ -80,7 +80,7 @@ def test_two_processes_learn_the_weights_of_one(tmp_path):
 def test_a_dead_process_ends_a_fit_that_resumes_and_ends_early(tmp_path):
     (failed, said), (dead, _) = together("dead", tmp_path)
     assert (failed, dead) == (1, 9)
-    assert "LostError: another process of this fit ended or cannot be reached" in said
+    assert "LostError: another process of this fit has ended or cannot be reached" in said
     assert (tmp_path / "run" / "checkpoint.safetensors").exists()
     assert together("resumed", tmp_path) == [(0, ""), (0, "")]
     alone, both = fitted(tmp_path / "alone"), vaeguard.load(tmp_path / "run")

@@ -110,7 +110,7 @@ def _check_node(node: bytes, sizes: dict[str, int]) -> None:
         _check_attribute(attribute)
     inputs, operator = strings(node, NODE_INPUT), operators[0]
     if _behind(inputs[RESIZING.get(operator, slice(0))], sizes) > MOST_VALUES:
-        raise ValueError(f"its {operator} may take any amount of memory")
+        raise ValueError(f"its operator {operator} may take any amount of memory")
     # A shape has no sizes but those of values that are in memory.
     behind = 1 if operator == "Shape" else _behind(inputs, sizes) if operator in ARITHMETIC else UNKNOWN
     sizes.update(dict.fromkeys(strings(node, NODE_OUTPUT), behind))

@@ -134,7 +134,7 @@ class ClassRecord(Checked):
                 raise UsageError(f"a share of the class {self.name!r} is {value}; it must lie between 0 and 1")
         means = (self.validation, self.distortion), (self.calibration, self.flagged)
         if any((mean is None) != (images == 0) for images, mean in means):
-            raise UsageError(f"means of the class {self.name!r} do not fit its numbers of images")
+            raise UsageError(f"the means of the class {self.name!r} do not fit the numbers of its images")
 
 
 @dataclass(frozen=True)
@@ -346,7 +346,7 @@ def _typed_record(values: Mapping[str, Any]) -> ModelRecord:
 def _check_together(record: ModelRecord) -> None:
     """Refuse values that contradict each other or that no fit writes."""
     if not record.model.is_resolved:
-        raise ValueError("settings of the model are open")
+        raise ValueError("some settings of the model are missing")
     for name, value in record.best_epoch.items():
         check_fits(name, value)
         if not math.isfinite(value):
@@ -363,10 +363,10 @@ def _check_together(record: ModelRecord) -> None:
         (
             (record.model.features, record.model.feature_count)
             != ((network.name, sum(network.channels)) if network else ("", 0)),
-            "the network of its features is not the one of the model",
+            "the network recorded for the features is not that of the model",
         ),
-        (not _tiles_fit(record.model), f"the tiles are {record.model.tile} and overlap by {record.model.overlap}"),
-        (record.model.classes != record.normal_classes, "the classes of the model are not the normal ones"),
+        (not _tiles_fit(record.model), f"the tiles are {record.model.tile} with an overlap of {record.model.overlap}"),
+        (record.model.classes != record.normal_classes, "the classes of the model are not its normal classes"),
         (names not in ((), record.normal_classes), f"the classes are called {', '.join(names)}"),
         (len(set(outputs)) < len(outputs), "a term has the name of another output"),
     )

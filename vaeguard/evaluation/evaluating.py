@@ -367,8 +367,8 @@ def _independent_part(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet
 
 
 _UNKNOWN = (
-    "the exported file does not list the images of its fit, so it is unknown whether some of these images were used"
-    " for it, which would make the figures too good; give the run folder, which lists them, as the model"
+    "the exported file does not list the images of the fit; if some of these images are among them, the figures are"
+    " too good; to have this checked, give the run folder as the model"
 )
 
 

@@ -134,7 +134,10 @@ def _finished_before(output: Path, place: str | Path) -> ScoreSummary:
     if not part.whole:
         unplanned = is_job(job_folder(output))
         raise UsageError(
-            f"the job of {str(output)!r} was started without `piece`; to continue, run the command that started it"
+            (
+                f"the job of {str(output)!r} was started without `piece`; to continue, run the command that started"
+                " this job"
+            )
             if unplanned
             else (
                 f"there are no parts to combine at {str(place)!r}; give the output of the commands that were run with"
@@ -161,7 +164,7 @@ def check_parts_folder(folder: Path) -> None:
         if any(path.name != MANIFEST and not _is_part(path, whole) for path in folder.iterdir()):
             raise UsageError(f"{str(folder)!r} contains other files; choose a new folder")
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{str(folder)!r} is a file, but parts need a folder; choose a new folder")
+        raise UsageError(f"{str(folder)!r} is a file, but a table in parts needs a folder; choose a new folder")
     check_errors(f"{folder}.errors.csv")
 
 

@@ -102,7 +102,7 @@ class OnnxNetwork(Backbone):
             result = OPERATORS[node.operator](node.settings, *(values[name] for name in node.inputs))
             results = result if isinstance(result, tuple) else (result,)
             if most is not None and sum(part.numel() for part in results) > most:
-                raise ValueError(f"its {node.operator} takes too much memory")
+                raise ValueError(f"its operator {node.operator} takes too much memory")
             values.update(zip(node.outputs, results, strict=False))
         return [values[name] for name in self.maps]
 
@@ -138,7 +138,7 @@ class OnnxNetwork(Backbone):
             else:
                 self.numbers[node.output[0]] = value
         elif node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
-            raise ValueError(f"it uses the operator {node.op_type!r:.40}, which is not known")
+            raise ValueError(f"it uses the operator {node.op_type!r:.40}, which is not supported")
         return _Node(node.op_type, tuple(node.input), tuple(node.output), settings)
 
 

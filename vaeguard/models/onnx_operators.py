@@ -118,7 +118,7 @@ def _resize(
         return F.interpolate(image, size, mode="bilinear", align_corners=place == "align_corners")
     if kind == "nearest" and place in ("asymmetric", "half_pixel"):
         return F.interpolate(image, size, mode="nearest" if place == "asymmetric" else "nearest-exact")
-    raise ValueError(f"its Resize is {kind} and {place}, which is not known")
+    raise ValueError(f"its Resize is {kind} and {place}, which is not supported")
 
 
 def _reshape(settings: Settings, values: Tensor, shape: list[int]) -> Tensor:

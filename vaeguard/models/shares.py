@@ -211,7 +211,7 @@ def _reached() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # of each transport its own kind
-        raise LostError("another process of this fit ended or cannot be reached") from error
+        raise LostError("another process of this fit has ended or cannot be reached") from error
 
 
 class _Gathered(torch.autograd.Function):

@@ -112,7 +112,7 @@ def gather_scans(target: Path, *, progress: Progress | None = None) -> tuple[Den
     if plan is None or plan.kind != "scans":
         raise UsageError(
             f"{str(target)!r} has no shares to combine: the job is finished, or was started without `piece`; to"
-            " continue, run the command that started it"
+            " continue such a job, run the command that started it"
         )
     tree = _tree(target, plan)
     keys = {name: piece.key for name, piece in zip(tree.clean, plan.pieces, strict=True)}

@@ -302,8 +302,8 @@ def _check_maps(masks: Sequence[Bools], heatmaps: Sequence[Scores]) -> None:
     for number, (mask, heatmap) in enumerate(zip(masks, heatmaps, strict=True)):
         if mask.shape != heatmap.shape or mask.ndim != 2 or mask.dtype != np.bool_:
             raise UsageError(
-                f"mask {number} is {mask.dtype} of shape {mask.shape} and its heatmap has the shape {heatmap.shape};"
-                " give each heatmap (H, W) a mask of bool with the same shape"
+                f"mask {number} is {mask.dtype} of shape {mask.shape}, and its heatmap has the shape {heatmap.shape};"
+                " masks must be bool and have the shape (H, W) of their heatmaps"
             )
         if np.isnan(heatmap).any():
             raise UsageError(f"heatmap {number} contains NaN; fit the model again")

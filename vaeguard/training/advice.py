@@ -74,7 +74,7 @@ def _over_fitting(best: Mapping[str, float], history: Sequence[Mapping[str, floa
     worse = last["valid_loss"] - best["valid_loss"]
     if last["loss"] >= best["loss"] or worse <= WORSENED * abs(best["valid_loss"]):
         return ""
-    more = "add images, set training.augment_shift to 2" if pictures else "add rows"
+    more = "add images, set training.augment_shift to 2," if pictures else "add rows"
     return (
         f"over-fitting: after epoch {best['epoch']:.0f} the training loss kept falling while the validation loss rose"
         f" by {worse:.3g} nats. The weights of epoch {best['epoch']:.0f} are kept; {more} or lower model.latent"
@@ -87,7 +87,7 @@ def _ended_early(record: ModelRecord) -> str:
     unimproved = finished - max(record.epoch - 1, training.kl_warmup)
     if training.epochs is None or finished >= training.epochs or unimproved > training.patience:
         return ""
-    return f"the fit was stopped after {finished} of {training.epochs} epochs; fit again to complete the training"
+    return f"the fit was stopped after {finished} of {training.epochs} epochs; to train the model in full, fit again"
 
 
 def _stopped_early(history: Sequence[Mapping[str, float]]) -> str:

@@ -195,7 +195,8 @@ def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> Non
         )
     if training.balance and model.features:
         raise UsageError(
-            "`training.balance` does not work with a model of features, which learns cells, not images; remove it"
+            "`training.balance` does not work with a model of features, which learns cells of images, not whole"
+            " images; remove `training.balance`"
         )
     if training.balance and len(classes) < 2:
         raise UsageError(
@@ -214,8 +215,8 @@ def _check_changes(model: ModelSpec, training: TrainSpec) -> None:
 def _check_binarise(model: ModelSpec, training: TrainSpec) -> None:
     if training.binarise and not (model.view.grey_levels and model.likelihood_facts.support == "binary"):
         raise UsageError(
-            "`training.binarise` makes pixels black or white, which needs a `model.likelihood` of 'bernoulli'"
-            " and no `model.patch`; remove it"
+            "`training.binarise` makes pixels black or white, which needs a `model.likelihood` of 'bernoulli' and no"
+            " `model.patch`; remove `training.binarise`"
         )
 
 

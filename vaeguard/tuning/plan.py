@@ -131,7 +131,7 @@ def _count_normal(image_set: ImageSet, normal: Sequence[int]) -> int:
             if size < LEAST_PER_CLASS:
                 raise UsageError(
                     f"class {name!r} of {image_set.name!r} has {size} images, but a search needs {LEAST_PER_CLASS} of"
-                    " each normal class; remove it from `normal_classes`"
+                    " each normal class; remove this class from `normal_classes`"
                 )
     if count < LEAST_NORMAL:
         raise UsageError(

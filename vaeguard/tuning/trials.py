@@ -121,7 +121,7 @@ def compare(plan: SearchPlan, best: Settings, progress: Progress) -> Comparison:
     shares: list[npt.NDArray[np.float64]] = []
     for number in range(REFITS):
         for settings in (plan.space.base, best):
-            fitting = within(progress, len(shares), 2 * REFITS, "comparing the best settings with the first")
+            fitting = within(progress, len(shares), 2 * REFITS, "comparing the best settings with the initial settings")
             shares.append(_shares(plan, settings, plan.seed + 1 + number, fitting))
     start_shares, best_shares = np.array(shares).reshape(REFITS, 2, len(plan.kinds), -1).swapaxes(0, 1)
     gain = (best_shares - start_shares).mean(1)  # (fits, images)
