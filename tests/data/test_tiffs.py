@@ -187,7 +187,7 @@ def test_numbers_without_black_and_white_are_refused_by_name(reason, order, comp
         (
             GREY8[..., 0].astype(np.uint16),
             {"photometric": "palette", "colormap": np.zeros((3, 2**16), np.uint16)},
-            "palette is of 16 bits; convert it to RGB",
+            "palette has 16 bits; convert the file to RGB",
         ),
         (GREY8[..., 0].astype(np.uint16), {"photometric": "minisblack", "compression": "jpeg"}, "12 bits"),
         (np.stack([RGB8] * 3), {"photometric": "rgb", "volumetric": True, "tile": (16, 16, 16)}, "volume"),

@@ -181,7 +181,7 @@ def test_other_onnx_files_are_refused(tmp_path, exported):
     del nobody.metadata_props[:]
     nobody.metadata_props.add(key="seal", value=UNSEALED)
     (tmp_path / "nobody.onnx").write_bytes(seal(nobody.SerializeToString()))
-    with pytest.raises(RefusedError, match="not a model that vaeguard wrote"):
+    with pytest.raises(RefusedError, match="was not written by vaeguard"):
         vaeguard.load(tmp_path / "nobody.onnx")
     with pytest.raises(UsageError, match="no model at"):
         vaeguard.load(tmp_path / "missing.onnx")

@@ -459,7 +459,7 @@ def test_a_name_that_is_too_long_is_listed_and_the_others_go_on(scans):
 
 
 def test_a_folder_that_is_called_like_a_file_is_refused(scans):
-    with pytest.raises(UsageError, match=r"'out\.pdf' is a file, or named like one, but clean scans need a folder"):
+    with pytest.raises(UsageError, match=r"'out\.pdf' is a file or has the name of one, but clean scans need a folder"):
         denoise_scans("scans/photo.jpg", "out.pdf")
 
 

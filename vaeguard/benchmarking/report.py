@@ -24,18 +24,18 @@ VARIED = ("seed", "classes", *PLACES)
 """Settings of a fit that differ from cell to cell by plan, or say where it ran."""
 
 SETTINGS_NOTE = (
-    "The same settings for every case, not tuned for this data. The weights of the score's terms are"
-    " constants. They were chosen once with letters of notMNIST held out one at a time and, for tables,"
-    " on 20 sets of ADBench; so notMNIST in ood and lympho in tables (also in ADBench) are not"
-    " independent sets. The terms themselves were developed with a view to test figures of MNIST 7 and"
-    " 9 and Fashion-MNIST 0 and 6. ROC-AUC, mean ± std over seeds."
+    "All cases use the same settings, which are not tuned for this data. The weights of the score's terms are"
+    " constants. They were chosen once with letters of notMNIST held out one at a time and, for tables, on 20 sets of"
+    " ADBench; so notMNIST in the benchmark ood and lympho in the benchmark tables, which is also in ADBench, are not"
+    " independent sets. The terms themselves were developed with test figures of MNIST 7 and 9 and Fashion-MNIST 0 and"
+    " 6 in view. ROC-AUC, mean ± std over seeds."
 )
 ALARMS_NOTE = (
-    "Realised: the share of normal test images with a p-value of at most the stated rate, mean over"
-    " seeds, with the Clopper-Pearson interval of one test part; this interval takes the threshold as"
-    " given and judges these particular detectors. Expected: the range of rates (beta-binomial) of a"
-    " split-conformal threshold, which itself comes from finitely many held-out images; this range"
-    " judges the method, and a sound method lies inside it in 95 % of the measurements."
+    "Realised: the share of normal test images whose p-value is at most the stated rate, as the mean over the seeds,"
+    " with the Clopper-Pearson interval for one test part. This interval takes the threshold as given and judges these"
+    " particular detectors. Expected: the range of rates (beta-binomial) of a split-conformal threshold, which itself"
+    " comes from finitely many held-out images; this range judges the method, and a sound method lies inside it in 95"
+    " % of the measurements."
 )
 
 

@@ -159,7 +159,9 @@ def check_both_kinds(anomalous: Bools, name: str) -> None:
 def missing(name: str, *places: Path) -> VaeguardError:
     """The error that data is in none of `places`."""
     shown = ", ".join(str(place) for place in places)
-    return VaeguardError(f"data set {name!r} was not found (looked for {shown}); set `data_dir` to its folder")
+    return VaeguardError(
+        f"data set {name!r} was not found (looked for {shown}); set `data_dir` to the folder that contains it"
+    )
 
 
 def limited_rows(groups: npt.ArrayLike, limit: int | None) -> Rows:

@@ -423,8 +423,8 @@ def _channels_first(images: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] > 4:
         raise RefusedError(
-            f"{name!r} contains an array of shape {shape}; images have shape (N, H, W), (N, C, H, W) "
-            "or (N, H, W, C) with 1 to 4 channels"
+            f"{name!r} contains an array of shape {shape}; give images of shape (N, H, W), (N, C, H, W) or (N, H, W, C)"
+            " with 1 to 4 channels"
         )
     return images
 

@@ -165,16 +165,16 @@ def refusal_of(page: Any) -> str:
         LAB: page.photometric in _LABS,
         FLOATS: kind == "f",
         INTEGERS: kind == "i" or bits == 32,
-        f"its palette is of {bits} bits; convert it to RGB": palette and bits not in _depths(page),
+        f"its palette has {bits} bits; convert the file to RGB": palette and bits not in _depths(page),
         f"its pixels have {bits} bits; convert it to 8 or 16 bit": bits not in _depths(page),
-        f"its pixels ({_name(page.photometric)}) are neither grey nor RGB; convert it": not colours,
+        f"its pixels ({_name(page.photometric)}) are neither grey nor RGB; convert the file to RGB": not colours,
         "its colours are YCbCr without JPEG; convert it to RGB": page.photometric == _YCBCR
         and page.compression not in _JPEG,
-        f"it has {samples} channels, which are neither grey nor RGB; convert it": samples < colours
+        f"it has {samples} channels, which are neither grey nor RGB; convert the file to RGB": samples < colours
         or (colours == 1 and samples > 2)
         or (colours == 1 and samples == 2 and not page.extrasamples),
         "it is a volume; save one slice as TIFF": page.imagedepth > 1,
-        f"its compression ({_name(page.compression)}) is not supported; convert it to PNG": not _is_known(
+        f"its compression ({_name(page.compression)}) is not supported; convert the file to PNG": not _is_known(
             page.compression
         ),
     }

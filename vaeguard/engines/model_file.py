@@ -232,9 +232,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors = from_bytes(content)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise RefusedError(
-            f"{str(path)!r} is not a model file that vaeguard wrote; give the model file of a run"
-        ) from error
+        raise RefusedError(f"{str(path)!r} cannot be read as a model file; give the model file of a run") from error
     record = _record_in(content, str(path))
     if record.get("format") != FORMAT:
         raise RefusedError(

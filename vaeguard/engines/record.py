@@ -92,7 +92,7 @@ class CalibrationRecord(Checked):
         super().__post_init__()
         check_positive("heatmap_scale", self.heatmap_scale)
         if not all(low <= high for low, high in pairwise((0.0, *self.peaks, LARGEST))) or len(self.peaks) > MOST_PEAKS:
-            raise UsageError(f"`peaks` must be up to {MOST_PEAKS:,} numbers of 0 and up, sorted")
+            raise UsageError(f"`peaks` must be at most {MOST_PEAKS:,} sorted numbers, none of them below 0")
         for name in APPEARANCE:
             for value in getattr(self, name):
                 check_not_negative(name, value)
@@ -286,7 +286,8 @@ def parse_record(text: str | bytes, name: str) -> dict[str, Any]:
         values = None
     if not isinstance(values, dict):
         raise RefusedError(
-            f"{name!r} is not a model that vaeguard wrote (its record of the fit is missing); give one that is"
+            f"{name!r} was not written by vaeguard (its record of the fit is missing); give a model file that"
+            " vaeguard wrote"
         )
     return values
 

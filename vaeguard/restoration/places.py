@@ -93,7 +93,7 @@ def _check_folder(target: Path) -> None:
     """Refuse a target that is a file."""
     if target.is_file() or (target.suffix.lower() in SCAN_SUFFIXES and not target.exists()):
         raise UsageError(
-            f"{str(target)!r} is a file, or named like one, but clean scans need a folder; choose a folder"
+            f"{str(target)!r} is a file or has the name of one, but clean scans need a folder; choose a folder"
         )
 
 

@@ -94,7 +94,7 @@ class CleanTree:
                 settings = " and ".join(sorted(lost))
                 raise UsageError(
                     f"an earlier run with {settings} wrote files next to {str(part.path)!r} that this run would remove;"
-                    f" to keep them, set {settings} again, or choose a different `output`"
+                    f" to keep them, use {settings} again, or choose a different `output`"
                 )
 
     def sweep(self) -> None:

@@ -338,7 +338,8 @@ def read_sealed(path: str | Path) -> bytes:
     start = content.find(SEAL_MARK) + len(SEAL_MARK)
     if start < len(SEAL_MARK):
         raise RefusedError(
-            f"{str(path)!r} is not a model file that vaeguard wrote (its checksum is missing); give one that is"
+            f"{str(path)!r} was not written by vaeguard (its checksum is missing); give a model file that vaeguard"
+            " wrote"
         )
     actual = content[start : start + 64]
     expected = hashlib.sha256(content[:start] + b"0" * 64 + content[start + 64 :]).hexdigest().encode()

@@ -243,5 +243,7 @@ def _end_with(first: int) -> None:
 def _watch(other: subprocess.Popen[bytes]) -> None:
     """End this process if another one died and this one still waits for it, in code that no exception reaches."""
     if other.wait() and not _LEFT.wait(GRACE):
-        os.write(2, b"error: another process of this fit ended; resume the fit to go on from its last checkpoint\n")
+        os.write(
+            2, b"error: another process of this fit has ended; to continue from the last checkpoint, resume the fit\n"
+        )
         os._exit(1)

@@ -277,5 +277,5 @@ def _fill(net: nn.Module, name: str, model: onnx.ModelProto, path: str | Path) -
     for part, parameter in net.state_dict().items():
         entry = weights.get(f"{name}.{part}")
         if entry is None:  # the exporter keeps only one of several equal weights
-            raise RefusedError(f"{str(path)!r} has no weights {name}.{part}; train from scratch")
+            raise RefusedError(f"{str(path)!r} lacks the weights {name}.{part}; train from scratch")
         parameter.copy_(torch.from_numpy(numpy_helper.to_array(entry).copy()))
