@@ -398,8 +398,8 @@ def _arranged(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     if array.ndim == 2:
         if array.dtype.kind != "f":
             raise RefusedError(
-                f"{name!r} contains {array.dtype} values of shape {array.shape}; give vectors as floats of shape (N,"
-                " F), or images as an array with three or four axes"
+                f"{name!r} contains {array.dtype} values of shape {array.shape}; give images with "
+                "three or four axes, or a table of floats of shape (N, F); save a table of whole numbers as float32"
             )
         return array[:, None, None, :]
     images = _channels_first(array, name)
