@@ -71,7 +71,7 @@ SMOOTH = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
         (b"8BPS\0\1" + bytes(40), "PSD"),
         (
             encoded(SMOOTH, "BMP")[:30] + b"\4" + encoded(SMOOTH, "BMP")[31:],
-            "not supported",
+            "of an unsupported kind",
         ),
     ],
 )

@@ -100,7 +100,7 @@ def test_what_cannot_work_is_refused_in_one_sentence(plain, per_class):
     images = as_batch(bars(30)[0])
     cases = [
         (lambda: plain.sample(0), "at least 1"),
-        (lambda: plain.sample(3, temperature=0.0), "temperature above 0"),
+        (lambda: plain.sample(3, temperature=0.0), "`temperature` above 0"),
         (lambda: plain.sample(3, seed=-1), "`seed` is -1; it must not be negative"),
         (lambda: plain.sample(3, class_="0"), "set `model.prior` to 'per-class'"),
         (lambda: per_class.sample(3, class_="7"), "no class '7'; its classes are 0, 1"),

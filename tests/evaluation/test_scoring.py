@@ -198,7 +198,7 @@ def test_only_tables_of_scores_are_replaced(suffix: str, tmp_path: Path) -> None
     own = {name: read_table(table)[name].tolist() for name in columns_of(table)}
     other = "not a table of scores and would be overwritten"
     for columns, said in (
-        ({**own, "class": ["good"]}, "column 'class' of its own"),
+        ({**own, "class": ["good"]}, "already has a column 'class'"),
         ({**own, "verdict": ["fine"]}, "column 'verdict' of its own"),
         ({"path": ["a"], "z0": np.ones(1)}, other),
         ({"part": ["7"], "operator": ["me"]}, other),
@@ -442,7 +442,7 @@ def test_the_ways_out_of_a_rate_that_flags_nothing_are_the_nearest(images: int, 
     assert can_flag(fewest, fpr)
     assert not can_flag(fewest - 1, fpr)
     note = fpr_note(info(8).calibrated_on, 0.05) or ""
-    assert "this rate needs 19 calibration images; raise the false-alarm rate to 0.12, or fit with more images" in note
+    assert "this rate needs 19 calibration images; raise the false-alarm rate to 0.12, fit with more images" in note
 
 
 def test_no_note_where_the_calibration_is_unknown() -> None:

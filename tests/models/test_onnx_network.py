@@ -125,7 +125,7 @@ def test_a_network_is_cut_behind_its_fine_maps_and_takes_their_sizes(tmp_path):
     [
         ({"size": (224, 224)}, "takes images of 224x224 pixels only"),
         ({"outputs": ["classes"]}, "which is not supported|not a feature map"),
-        ({"outputs": ["full"]}, "none of its outputs is a map at 1/4"),
+        ({"outputs": ["full"]}, "none of its outputs is a feature map at 1/4"),
         ({"channels": 1}, "not a colour image"),
         ({"metadata": {"std": "1"}}, "instead of three numbers"),
     ],

@@ -56,7 +56,7 @@ def test_pairs_that_do_not_agree_are_listed(folders):
     assert len(reasons) == 3
     assert "more grey or colour pages than" in reasons[str(folders / "noisy/more.tif")]
     assert "fewer grey or colour pages than" in reasons[str(folders / "noisy/fewer.tif")]
-    assert "has '3.jpg' and '3.png' for it" in reasons[str(folders / "noisy/deep/3.tif")]
+    assert "have its name ('3.jpg' and '3.png')" in reasons[str(folders / "noisy/deep/3.tif")]
     Image.open(folders / "noisy/deep/3.tif").save(folders / "noisy/deep/3.png")
     (folders / "noisy/deep/3.tif").unlink()
     source = denoiser_source(noisy=folders / "noisy", clean=folders / "clean", spec=SPEC)

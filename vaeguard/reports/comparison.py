@@ -174,8 +174,8 @@ class Figures(ReportFigures):
         if pair := self.best_two:
             clear = (
                 f"on the same {pair.images:,} images, the two ROC-AUCs differ by {pair.difference:+.3f} (95 % interval"
-                f" {pair.low:+.3f} to {pair.high:+.3f}), which {'is not explained by' if pair.low > 0 else 'may be'}"
-                " chance"
+                f" {pair.low:+.3f} to {pair.high:+.3f}), which"
+                f" {'is more than chance explains' if pair.low > 0 else 'may be chance'}"
             )
         else:
             clear = (
