@@ -102,7 +102,7 @@ def test_what_cannot_work_is_refused_in_one_sentence(plain, per_class):
         (lambda: plain.sample(0), "at least 1"),
         (lambda: plain.sample(3, temperature=0.0), "`temperature` above 0"),
         (lambda: plain.sample(3, seed=-1), "`seed` is -1; it must not be negative"),
-        (lambda: plain.sample(3, class_="0"), "set `model.prior` to 'per-class'"),
+        (lambda: plain.sample(3, class_="0"), "with `model.prior` set to 'per-class'"),
         (lambda: per_class.sample(3, class_="7"), "no class '7'; its classes are 0, 1"),
         (lambda: per_class.sample(3, class_="0", like=images), "remove one of them"),
         (lambda: plain.interpolate(images[:2], 1), "`steps` is 1; it must be at least 2"),

@@ -198,8 +198,8 @@ def test_only_tables_of_scores_are_replaced(suffix: str, tmp_path: Path) -> None
     own = {name: read_table(table)[name].tolist() for name in columns_of(table)}
     other = "not a table of scores and would be overwritten"
     for columns, said in (
-        ({**own, "class": ["good"]}, "already has a column 'class'"),
-        ({**own, "verdict": ["fine"]}, "column 'verdict' of its own"),
+        ({**own, "class": ["good"]}, "has a column 'class', which vaeguard did not write"),
+        ({**own, "verdict": ["fine"]}, "has a column 'verdict', which vaeguard did not write"),
         ({"path": ["a"], "z0": np.ones(1)}, other),
         ({"part": ["7"], "operator": ["me"]}, other),
     ):
