@@ -256,7 +256,7 @@ def test_what_cannot_work_is_a_value_error(settings, x, message):
 
 def test_a_column_that_float32_cannot_hold_is_named():
     times = 1.7e9 + np.arange(len(TABLE), dtype=float)
-    with pytest.warns(UserWarning, match=rf"column {TABLE.shape[1]} are lost.*StandardScaler"):
+    with pytest.warns(UserWarning, match=rf"values of column {TABLE.shape[1]} are so far from zero.*StandardScaler"):
         VAEDetector(epochs=1).fit(np.column_stack([TABLE, times]))
     make_pipeline(StandardScaler(), VAEDetector(epochs=1)).fit(np.column_stack([TABLE, times]))
 

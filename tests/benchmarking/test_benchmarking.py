@@ -490,7 +490,7 @@ def test_no_cell_of_a_report_is_lost(measured, changes, training, words):
     settings = {**QUICK, "training": replace(QUICK["training"], **training)}
     with pytest.raises(UsageError, match=rf"contains 18 measurements.*{words}") as caught:
         vaeguard.benchmark(replace(spec, **changes), folder, **settings)
-    assert "choose a different `output`, or use" in str(caught.value)
+    assert "choose a different `output`, or " in str(caught.value)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 

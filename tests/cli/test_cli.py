@@ -211,7 +211,7 @@ def test_class_folders_of_pictures_fit_score_and_evaluate(home):
     result = run(home, "evaluate", "./digits", "-m", "runs/folder", "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
-    assert "fitted on were skipped" in found["note"]
+    assert "that trained the model were skipped" in found["note"]
     record = json.loads((home / "runs/folder/report.json").read_text())
     assert found["images"]["normal"] == record["data"]["split"]["calibration"]
     assert found["metrics"][0]["roc_auc"] > 0.7
@@ -699,7 +699,7 @@ def test_a_named_set_wins_over_a_folder_also_for_a_denoiser(tmp_path):
         (("scans", "--degrade", "rain"), ["--degrade is 'rain'", "gaussian:25"]),
         (("--adapt", "nowhere"), ["nowhere"]),
         (("--adapt", "scans", "--set", "denoiser.steps=0"), ["--set denoiser.steps is 0; it must be above 0"]),
-        (("--adapt", "scans", "--set", "denoiser.seed=-1"), ["--set denoiser.seed is -1; it must be from 0"]),
+        (("--adapt", "scans", "--set", "denoiser.seed=-1"), ["--set denoiser.seed is -1; it must be at least 0"]),
         (("--adapt", "scans", "--set", "training.epochs=3"), ["unknown setting 'training.epochs'"]),
         (("scans", "--adapt", "scans"), ["DATA 'scans' needs --degrade"]),
         (("scans", "--clean", "scans", "--degrade", "photo"), ["remove --clean"]),

@@ -87,7 +87,7 @@ def test_latents_are_a_table(home):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("sample", "-m", "plain", "--class", "3"), "to 'per-class' and fit again"),
+        (("sample", "-m", "plain", "--class", "3"), "fit again with `model.prior` set to 'per-class'"),
         (("sample", "-m", "classes", "--class", "9"), "no class '9'; its classes are 0, 1"),
         (("sample", "-m", "plain", "-o", "x.jpg"), "ends in .png"),
         (("sample", "-m", "model.onnx"), "exported file"),
@@ -100,7 +100,10 @@ def test_latents_are_a_table(home):
             ("embed", "-m", "plain", "-o", "labels.csv"),
             "'labels.csv' is not a table of latents and would be overwritten",
         ),
-        (("embed", "-m", "plain", "-o", "more.csv"), "'more.csv' has a column 'operator' of its own"),
+        (
+            ("embed", "-m", "plain", "-o", "more.csv"),
+            "'more.csv' has a column 'operator', which vaeguard did not write",
+        ),
     ],
 )
 def test_bad_arguments_get_one_sentence(home, arguments, message):

@@ -480,8 +480,8 @@ def warn_of_rounding(table: npt.NDArray[Any], name: str = "array") -> None:
     if lost.size:
         columns = ", ".join(map(str, lost[:NAMED_COLUMNS])) + (" and more" if lost.size > NAMED_COLUMNS else "")
         warnings.warn(
-            f"{name!r}: the values of some columns ({columns}) are so far from zero that float32, which keeps seven"
-            " digits, loses the differences between them; subtract the mean of each column first, as scikit-learn's"
-            " StandardScaler does",
+            f"{name!r}: the values of {'column' if lost.size == 1 else 'columns'} {columns} are so far from zero that"
+            " float32, which keeps seven digits, loses the differences between them; subtract each column's mean first,"
+            " as scikit-learn's StandardScaler does",
             stacklevel=3,
         )

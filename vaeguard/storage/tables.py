@@ -332,7 +332,8 @@ def check_replaced(
         raise UsageError(f"{str(path)!r} is not a table of {kind} and would be overwritten; choose a different table")
     if added := [name for name in columns if not is_ours(name)]:
         raise UsageError(
-            f"{str(path)!r} has a column {added[0]!r}, which vaeguard did not write and would overwrite; choose a different table"
+            f"{str(path)!r} has a column {added[0]!r}, which vaeguard did not write and would overwrite; choose a"
+            " different table"
         )
 
 
