@@ -678,7 +678,7 @@ def test_a_denoiser_of_ones_own(tmp_path):
     done = run(tmp_path, "denoise", "scans", "-m", "own", "--kind", "photo", "--set", "restore.samples=2", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["pages"] == 2
-    assert_complains(run(tmp_path, "score", "scans", "-m", "own"), 4, "own", "use it with denoise")
+    assert_complains(run(tmp_path, "score", "scans", "-m", "own"), 4, "own", "use it with `vaeguard denoise`")
     refused = run(tmp_path, "fit-denoiser", "--adapt", "scans", "-o", "own")
     assert_complains(refused, 2, "own", "choose a different folder")
 

@@ -222,7 +222,7 @@ def animated(kind):
         (encoded(Image.fromarray(RGB).convert("CMYK"), "TIFF"), "print profile; convert it to RGB"),
         (encoded(Image.fromarray(GREY.astype(np.int32)), "TIFF"), "32-bit"),
         (encoded(Image.fromarray(GREY.astype(np.float32)), "TIFF"), "floating-point"),
-        (multipage(), "3 pages; split"),
+        (multipage(), "3 pages; save each page"),
         (animated("PNG"), "2 frames"),
         (animated("WEBP"), "2 frames"),
         (huge_webp(), "it has too many pixels, more than the limit of 100 million"),

@@ -66,7 +66,7 @@ def test_defects_in_spots_are_counted(parts, tmp_path):
 
 def test_without_masks_nothing_is_said_of_pixels(parts, tmp_path):
     assert evaluate(Bright(), parts).to_dict()["pixels"] is None
-    with pytest.raises(UsageError, match=r"no mask of any anomalous image.*crack/4_mask\.png"):
+    with pytest.raises(UsageError, match=r"no mask of an anomalous image.*crack/4_mask\.png"):
         find_masks(tmp_path, parts, parts.labels == 1)
 
 

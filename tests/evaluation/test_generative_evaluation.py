@@ -46,7 +46,7 @@ def test_images_of_the_fit_are_left_out_and_named(detector):
     pixels, labels = bars(240)
     same = vaeguard.evaluate_generative(detector, vaeguard.from_array(pixels, labels), samples=2)
     assert same.images == 16  # the tenth that calibrated
-    assert "fitted on were skipped" in same.note
+    assert "that trained the model were skipped" in same.note
     assert same.quality is None
 
 
@@ -97,7 +97,7 @@ def test_images_of_a_fit_without_labels_are_left_out_too():
     flat = vaeguard.fit(pixels, model=MODEL, training=training)
     same = vaeguard.evaluate_generative(flat, vaeguard.from_array(pixels), samples=2)
     assert same.images == 24
-    assert "fitted on were skipped" in same.note
+    assert "that trained the model were skipped" in same.note
     assert same.information is None
 
 

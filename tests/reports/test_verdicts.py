@@ -91,7 +91,7 @@ NOTE = "2 of the 400 normal images were also used for the fit; they are too few 
     ("fields", "said"),
     [
         ({"note": NOTE, "independent": True}, True),
-        ({"note": "9 images fitted on were skipped", "independent": False}, False),
+        ({"note": "9 that trained the model were skipped", "independent": False}, False),
         ({"note": None}, True),
     ],
 )

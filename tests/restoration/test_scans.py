@@ -627,7 +627,7 @@ def test_a_tiff_with_missing_pages_is_refused(tmp_path):
     content = picture("TIFF", pixels(3), save_all=True, append_images=[Image.fromarray(pixels(3))] * 2)
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
         third = tiff.pages[2].offset
-    for damaged, word in ((b"II*\0junk", "no page"), (content[:third], "ends after 2")):
+    for damaged, word in ((b"II*\0junk", "no page"), (content[:third], "breaks off after page 2")):
         for read in (facts_of, page_sizes, lambda *given: list(scan_pages(*given))):
             with pytest.raises(UnreadableError, match=word):
                 read(damaged, "a.tif")

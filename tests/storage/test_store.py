@@ -327,7 +327,7 @@ def test_a_folder_of_somebody_else_is_refused_and_stays(tmp_path, kind):
     _hold(tmp_path / "home", ".profile")
     FOREIGN[kind](tmp_path / "s.csv.job")
     before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
-    refused = pytest.raises(UsageError, match=r"s\.csv\.job.*rename it, or choose a different output")
+    refused = pytest.raises(UsageError, match=r"s\.csv\.job.*rename what is there, or choose a different output")
     with refused, open_job(tmp_path / "s.csv"):
         pass
     assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before

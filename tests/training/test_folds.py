@@ -143,7 +143,7 @@ def test_a_fit_on_twenty_images_flags_resumes_to_the_same_bits_and_judges_its_im
     bad[:, :, 20:28, 20:28] = 20
     tested, labels = np.concatenate([images, bad]), ["good"] * 20 + ["bad"] * 6
     result = evaluate(vaeguard.load(tmp_path / "whole"), tested, ["good"], labels=labels)
-    assert "where they calibrate the score" in result.note
+    assert "and calibrate the score" in result.note
     assert not result.independent
     assert result.images == {"normal": 20, "anomalous": 6}
     assert result.false_alarm_rate.count == 1  # the strangest of twenty, at 5 %

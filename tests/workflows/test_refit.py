@@ -95,7 +95,7 @@ def test_a_refit_learns_from_confirmed_images_and_from_no_defect(bars_run, tmp_p
         (
             [["batch.npy/00000", "normal", 1, 0, 1, "2"]],
             "bars.npz",
-            "the class of 'batch.npy/00000' in `labels` is unknown",
+            "for 'batch.npy/00000', `labels` names none of the",
         ),
     ],
 )

@@ -397,7 +397,7 @@ def _negligible_note(count: int, images: int) -> str | None:
 
 def _out_of_fold_note(count: int, images: int) -> str:
     return (
-        f"{count:,} of the {images:,} normal images were used for the fit, to calibrate the score, so they are flagged"
+        f"{count:,} of the {images:,} normal images were used for the fit and calibrate the score, so they are flagged"
         " at the stated false-alarm rate by construction; to measure false alarms, use other images"
     )
 
