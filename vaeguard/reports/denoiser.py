@@ -73,11 +73,13 @@ class Figures(ReportFigures):
         if not self.held_out:
             basis = "on the training images, because there are too few to hold some out"
         sentence = (
-            f"A {self.scan_kind} denoiser trained on {counted(self.images, 'image')}: it raises the PSNR of images from"
+            f"A {self.scan_kind} denoiser trained on {counted(self.images, 'image')}: denoising changes the PSNR from"
             f" {self.before:.2f} dB to {self.after:.2f} dB ({gain:+.2f} dB), measured {basis}. The ladder VAE's"
             f" negative ELBO is {self.neg_elbo:.3f} nats per pixel."
         )
-        return Verdict("Cleans" if gain > 0 else "Makes it worse", sentence, (), "good" if gain > 0 else "poor")
+        return Verdict(
+            "Makes images cleaner" if gain > 0 else "Makes images worse", sentence, (), "good" if gain > 0 else "poor"
+        )
 
     def lines(self) -> Iterable[str]:
         """Yield the loss over the steps."""
