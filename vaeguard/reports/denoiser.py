@@ -44,7 +44,7 @@ def denoiser_report(
         "scan_kind": facts["kind"],
         "history": history,
         "interval": interval,
-        **heading("denoiser", f"{name}: denoiser for a {facts['kind']}", command=command, device=device),
+        **heading("denoiser", f"{name}: {facts['kind']} denoiser", command=command, device=device),
     }
 
 

@@ -64,7 +64,7 @@ def write_embedding_report(
     pictured = spread_out(len(rows), PICTURED)
     classes = [] if image_set.labels is None else list(image_set.class_names)
     report: Report = {
-        **heading("embedding", f"{image_set.name}: the latent", command=command),
+        **heading("embedding", f"{image_set.name}: the latent space", command=command),
         "data": image_set.name,
         "images": len(means),
         "units": means.shape[1],

@@ -31,7 +31,10 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
     counts, edges = np.histogram(bounds.neg_iwae, BINS)
     return {
         **heading(
-            "generative", f"{evaluation.data}: how well the VAE models it", command=command, device=evaluation.device
+            "generative",
+            f"{evaluation.data}: how well the VAE models these images",
+            command=command,
+            device=evaluation.device,
         ),
         "data": evaluation.data,
         "normal_classes": list(evaluation.classes),

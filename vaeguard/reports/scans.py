@@ -263,4 +263,4 @@ class Figures(ReportFigures):
         for row in self.table[: min(LINES, self.look_first)]:
             yield f"check {escape(row['path'])}, page {row['page']}: {escape(why_look(row))}"
         if self.look_first > LINES:
-            yield f"{self.look_first - LINES:,} more to check at the top of pages.csv"
+            yield f"more pages to check are at the top of pages.csv: {self.look_first - LINES:,}"
