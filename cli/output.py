@@ -133,14 +133,13 @@ def reporter() -> Reporter:
 def share_result(done: Outcome) -> Result:
     """The result of one share of a job; inputs that were left out are errors of the job, and not of the share."""
     share: ShareSummary = done.result
-    resumed = f", {share.resumed:,} done earlier" if share.resumed else ""
+    resumed = f", {share.resumed:,} of them in earlier runs" if share.resumed else ""
     left = f", {len(share.errors):,} skipped" if share.errors else ""
     first = f"Share {share.share}: {workflows.counted(share.inputs, 'input')} in {share.seconds:.1f} s{resumed}{left}"
-    ended = f"{share.finished:,} of {workflows.counted(share.parts, 'part')} finished"
-    join = (
-        f"; to combine them, run `vaeguard gather {shlex.quote(done.output)}`" if share.finished == share.parts else ""
-    )
-    return Result(share.to_dict(), [f"{ended}; saved to {done.output}{join}"], first=first)
+    ended = f"{share.finished:,} of {workflows.counted(share.parts, 'part')} of the whole job finished"
+    command = f"vaeguard gather {shlex.quote(done.output)}"
+    join = f"Next: {command}" if share.finished == share.parts else f"When all shares have finished: {command}"
+    return Result(share.to_dict(), [f"{ended}; output: {done.output}", join], first=first)
 
 
 def parity_line(parity: Parity) -> str:

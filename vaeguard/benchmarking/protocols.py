@@ -146,28 +146,33 @@ class BenchmarkSpec:
     name: str
     data: str | None = setting(
         None,
-        "Data set, such as digits, mnist or fashion-mnist. For ood, pairs of sets, normal:anomalous. For tables and"
-        " defects, names of tables or sets.",
-        unset="mnist; for ood, tables and defects all of them",
+        "Data to use. For one-class-out and one-class: a data set, such as digits, mnist or fashion-mnist. For ood:"
+        " pairs of data sets, written as normal:anomalous. For tables and defects: names of tables or data sets.",
+        unset="mnist; for ood four pairs; for tables and defects all of them",
     )
-    classes: str | None = setting(None, "For one-class-out and one-class: use only these classes in turn.", unset="all")
+    classes: str | None = setting(
+        None,
+        "For one-class-out and one-class: only these classes take their turn as the anomaly or as the normal class.",
+        unset="all",
+    )
     seeds: int | None = setting(
         None, "Number of repetitions, with seeds 0 to N-1.", unset=f"{Benchmark.seeds}; for tables 10"
     )
     fits: tuple[str, ...] = setting(
         (),
-        "Kinds of fit to measure: guided, unlabelled, features, patches.",
-        unset="all that apply; for defects features,patches",
+        "Kinds of fit to measure: guided (the model learns to tell the normal classes apart), unlabelled (it does not),"
+        " features (of a pretrained network), patches.",
+        unset="all that the benchmark has; for defects features,patches",
     )
-    baselines: bool = setting(True, "Also measure simple methods for comparison.")
+    baselines: bool = setting(True, "For comparison, also measure simple methods.")
     limit: int | None = setting(
         None, "Use at most this many training examples and this many test examples; for trial runs only.", unset="all"
     )
     size: tuple[int, int] | None = setting(
-        None, "For defects: scale images to this height and width.", unset="the size of each data set"
+        None, "For defects: scale images to this height and width.", unset="chosen for each data set"
     )
     data_dir: str | Path | None = None
-    download: bool = setting(False, "Download missing image sets and networks.")
+    download: bool = setting(False, "Download data sets and networks that are missing.")
 
     __repr__ = brief_settings
 

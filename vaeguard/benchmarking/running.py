@@ -93,7 +93,7 @@ def _measure(plan: BenchmarkPlan, file: CellFile, failures: dict[str, str], prog
     todo = [job for job in plan.jobs if job.digest() not in file.cells]
     total, done = sum(job.cost for job in todo), 0
     for number, job in enumerate(todo, 1):
-        place = f"cell {number} of {len(todo)}, {job.cell}"
+        place = f"measurement {number} of {len(todo)}, {job.cell}"
         progress(done, total, place)
         try:
             file.measure(job, _within(progress, (done, job.cost, total), place))

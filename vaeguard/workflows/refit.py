@@ -168,7 +168,7 @@ def _fit(
 ) -> Outcome:  # fmt: skip
     """Fit, and write into the run what else there is of a refit; an interrupted one goes on."""
     images = counted(len(plan.image_set), "image")
-    reporter.say(f"Data: {images}, {len(confirmed.paths):,} of them confirmed; run folder: {run}")
+    reporter.say(f"Data: {images}, {len(confirmed.paths):,} of them confirmed as normal; run folder: {run}")
     started = time.monotonic()
     how = "to continue, run the same command with {run}"
     with no_empty_run(run, how), reporter.progress("fitting") as progress:
@@ -192,7 +192,10 @@ def _open(
     record = detector.info.record
     # The fingerprint of a refit covers its confirmed images as well.
     if not record.lineage and images.fingerprint != record.data.fingerprint:
-        reporter.say(f"note: {images.name!r} has changed since the fit; the new model learns from its present content")
+        reporter.say(
+            f"note: the data set {images.name!r} has changed since the old fit; the new model learns from the changed"
+            " data"
+        )
     return images, read_groups(str(groups), images.paths) if groups else None
 
 
