@@ -14,16 +14,16 @@ from .commands import command, settled
 from .output import Result, reporter, say
 
 NAMES = "\n".join(f"  {name:15}{benchmark.about}" for name, benchmark in BENCHMARKS.items())
-HELP = f"""Compare models with simple methods on public data sets, and write a report.
+HELP = f"""Compare VAEs with simple methods on public data sets, and write a report.
 
 \b
 NAME is one of:
 {NAMES}
 
-A benchmark consists of cases: a class, a pair of data sets, a table or a set of defects. In each case, a model is
-fitted on the normal examples of the training part and measured on the whole test part, with several seeds. Simple
-methods are measured on the same examples, and the report also gives published figures. The settings model.* and
-training.* apply to all cases; for tables, they cannot be changed.
+Each case of a benchmark is a class, a pair of data sets, a table or a set of defects. In each case, a model is fitted
+on the training part, without its anomalies (except for tables), and measured on the whole test part, with several
+seeds. Simple methods are measured on the same examples, and the report also gives published figures. The settings
+model.* and training.* apply to all cases, but not to tables, where all settings are fixed.
 
 To continue an interrupted benchmark, run the same command again.
 """

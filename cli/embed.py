@@ -20,8 +20,8 @@ from .output import Result, reporter
     o.output_option("latents.parquet", "Table to write, a .parquet, .csv or .jsonl file."),
     o.split_option,
     click.option("--plot", type=click.Choice(PROJECTIONS),
-        help="Also write a report next to the table, which plots every image as a point. The latent vectors are"
-        " projected by PCA or t-SNE, unless they have only two units."),
+        help="Also write a report next to the table, with a plot in which every image is a point. The latent"
+        " vectors are projected by PCA or t-SNE, unless they have only two units."),
     o.json_option,
 )  # fmt: skip
 def embed(data: str | None, output: str, **options: Any) -> Result:

@@ -27,9 +27,9 @@ def export(output: str, model: str | None, triton: str | None, **given: Any) -> 
     """Export a model, with its calibration, as one ONNX file that takes pixels and returns all results.
 
     The file is opened again and compared with the PyTorch model, on calibration images of the run and on random noise.
-    The file is kept only if both models agree in every output, in the ranking by score and in the decisions which
-    images are anomalous. With --set export.parts=true, the encoder and the decoder are also written, each to a file of
-    its own; the three files are kept only if each of them agrees with the PyTorch model.
+    The file is kept only if both models agree in every output, in the ranking by score and in which images they flag.
+    With --set export.parts=true, the encoder and the decoder are also written, each to a file of its own; the three
+    files are kept only if each of them agrees with the PyTorch model.
     """
     (settings,) = settled(given)
     export = workflows.export_run(output, reporter(), model=model, settings=settings, triton=triton).result

@@ -17,13 +17,17 @@ from .output import Result, reporter
 
 @command(
     click.argument("data", required=False),
-    click.option("--adapt", metavar="DIR", help="Folder of noisy photographs, from which alone the denoiser learns."),
+    click.option("--adapt", metavar="DIR", help="Folder of noisy photographs; the denoiser learns from these alone."),
     click.option(
         "--noisy",
         metavar="DIR",
         help="Folder of noisy images; use with --clean.",
     ),
-    click.option("--clean", metavar="DIR", help="Folder of the images of --noisy without noise, under the same names."),
+    click.option(
+        "--clean",
+        metavar="DIR",
+        help="Folder of the same images as in --noisy, under the same names, but without noise.",
+    ),
     click.option(
         "--degrade",
         metavar="HOW",

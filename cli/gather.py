@@ -30,8 +30,8 @@ def gather(place: str, output: str | None, *, model: str | None, report: bool) -
     """Combine the shares of a job after all of them have finished.
 
     PLACE is the output (-o) of the commands with --piece: a table, or a folder of clean scans. PLACE can also be the
-    folder whose name ends in .job, where the shares save the parts of the job: each part has the results for some of
-    the images or for one scan. The combined output is the same, byte for byte, as that of a single command without
+    folder whose name ends in .job and that holds the parts of the job; each part has the results for some of the
+    images, or for one scan. The combined output is the same, byte for byte, as that of a single command without
     --piece.
 
     The model and the images are needed only for the report of a table. Without the model, no report is written; without

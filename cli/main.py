@@ -52,7 +52,7 @@ SECTIONS = {
     "Measure and report": {
         "report": "Show the report of a run, an evaluation, a benchmark, scores or clean scans.",
         "compare": "Compare several evaluations side by side.",
-        "benchmark": "Compare models with simple methods on public data sets, and write a report.",
+        "benchmark": "Compare VAEs with simple methods on public data sets, and write a report.",
     },
     "Other": {
         "unpack": "Save a data set as PNG files, in one folder per class.",

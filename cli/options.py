@@ -95,7 +95,7 @@ engine_option = click.option(
     type=click.Choice(ENGINE_DEVICES),
     default=DEVICES[0],
     show_default=True,
-    help="Device to run on; tensorrt works with exported models only.",
+    help="Device to run on; tensorrt works with .onnx models only.",
 )
 fpr_option = click.option(
     "--fpr",

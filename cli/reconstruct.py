@@ -23,9 +23,10 @@ from .output import Result, reporter
     o.json_option,
 )  # fmt: skip
 def reconstruct(data: str | None, output: str, **options: Any) -> Result:
-    """Draw the least, the medium and the most anomalous images of DATA, with their reconstructions and heatmaps.
+    """Draw images of DATA, from least to most anomalous, with their reconstructions and heatmaps.
 
-    By default, DATA is the named data set that the model was fitted on. A model of features gives no reconstructions.
+    The picture shows the least anomalous images, some from the middle, and the most anomalous ones. By default, DATA is
+    the named data set that the model was fitted on. A model of features gives no reconstructions.
     """
     done = workflows.reconstruct_to(data, output, reporter(), **options)
     paths, total = done.result["images"], done.result["of"]

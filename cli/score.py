@@ -32,7 +32,8 @@ def score(images: tuple[str, ...], output: str, *, piece: str | None, cluster: s
     """Score images with a fitted or exported model.
 
     IMAGES are image files, folders (searched for images), globs, .npy, .npz and IDX files, tar archives, or Parquet
-    files with a column of images. If one of them is -, paths are also read from standard input, one per line.
+    files with a column of images. If you give - as one of the IMAGES, paths are also read from standard input, one per
+    line.
 
     The command writes a table with one row per image, sorted by path. The columns are path, score (higher = more
     anomalous), p_value (the share of held-out normal images that are at least as anomalous), anomaly (whether the image
@@ -40,9 +41,9 @@ def score(images: tuple[str, ...], output: str, *, piece: str | None, cluster: s
     <output>.errors.csv. The report <output>.report.html shows the flagged images, and whether the images as a whole
     differ from normal images.
 
-    With --heatmaps, a second table (spots.csv for scores.csv) lists the spots of flagged images: regions of the heatmap
-    with a peak so high that at most one in five normal images reaches it. The columns give the rank of each spot among
-    those of its image, the position and size in pixels of the original image, the peak and the p_value.
+    With --heatmaps, a second table (spots.csv for scores.csv) lists the spots of flagged images: regions whose peak in
+    the heatmap is so high that at most one in five normal images has such a peak. The columns give the rank of each
+    spot among those of its image, the position and size in pixels of the original image, the peak and the p_value.
 
     To continue an interrupted job, run the same command again. If the table is finished and only --fpr has changed, the
     images are flagged again without being scored again.

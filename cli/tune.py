@@ -71,8 +71,8 @@ def tune(
     DATA is a data set as for `vaeguard fit`; the default is digits. The search varies the size of the model, the
     likelihood, beta, the KL warm-up and the learning rate. Each trial fits a model on one part of the normal images and
     measures how well the model separates a second part from pseudo-anomalies, which are altered images of the second
-    part. At the end, the best settings are compared with the initial ones on a third part. They are saved in best.toml,
-    a file for `vaeguard fit --spec`.
+    part. At the end, the best settings are saved in best.toml, a file for `vaeguard fit --spec`, and compared with the
+    initial settings on a third part.
 
     To continue an interrupted search, run the same command again.
     """

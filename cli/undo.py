@@ -19,8 +19,8 @@ from .output import Result, reporter
 def undo(clean: str, output: str | None) -> Result:
     """Restore the pixels of the original scans, bit for bit, from the clean scans and the differences saved with them.
 
-    Only the pixels are the same: the files are written anew, so their SHA-256 differs from that of the scans. Keep the
-    scans if you need the original files.
+    Only the pixels are the same: the files are written anew, so their SHA-256 sums differ from those of the scans. Keep
+    the scans if you need the original files.
 
     CLEAN is a folder that `vaeguard denoise --residual` wrote, or one clean file in such a folder. Each restored file
     gets the name of its clean file.

@@ -32,10 +32,10 @@ from .output import Result, parity_line, parity_table, reporter
 def verify(exported: str, **options: Any) -> Result:
     """Check that the exported model FILE.onnx gives the same results on this machine as the PyTorch model.
 
-    With --model, the command compares every output, the ranking by score and the decisions which images are anomalous
-    with those of the original run. It uses calibration images of the run and random noise, in batches of 1, 7, 64 and
-    256. Without --model, the command scores random noise and compares the results with those that were stored in the
-    file by `vaeguard export`; this needs neither the run nor PyTorch.
+    With --model, the command compares every output, the ranking by score and the flagged images with those of the
+    original run. It uses calibration images of the run and random noise, in batches of 1, 7, 64 and 256. Without
+    --model, the command scores random noise and compares the results with those that `vaeguard export` stored in the
+    file; this needs neither the run nor PyTorch.
     """
     parity = workflows.verify_export(exported, reporter(), **options)
     failure = None

@@ -160,8 +160,8 @@ class BenchmarkSpec:
     )
     fits: tuple[str, ...] = setting(
         (),
-        "Kinds of fit to measure: guided (the model learns to tell the normal classes apart), unlabelled (it does not),"
-        " features (of a pretrained network), patches.",
+        "Kinds of fit to measure: guided (the model learns to tell the normal classes apart), unlabelled (the model"
+        " ignores the classes), features (of a pretrained network), patches.",
         unset="all that the benchmark has; for defects features,patches",
     )
     baselines: bool = setting(True, "For comparison, also measure simple methods.")

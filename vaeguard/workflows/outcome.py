@@ -140,11 +140,13 @@ class DenoiseRun:
 class ExportSettings:
     """How a model is exported: the parameters of `vaeguard.export`."""
 
-    pixels: str = setting("uint8", "Type of the input image: uint8 (0 to 255) or float32 (0 to 1).", of=PIXELS)
-    fpr: float = setting(
-        DEFAULT_FPR, "False-alarm rate to store in the file; a command that uses the file can override it."
+    pixels: str = setting(
+        "uint8", "Type of the pixels that the file takes: uint8 (0 to 255) or float32 (0 to 1).", of=PIXELS
     )
-    fp16: bool = setting(False, "Compute in half precision (float16), for GPUs.")
+    fpr: float = setting(
+        DEFAULT_FPR, "False-alarm rate to store in the file; commands that use the file take this rate by default."
+    )
+    fp16: bool = setting(False, "For GPUs: let the exported model compute in half precision (float16).")
     tolerance: float | None = setting(
         None,
         "Largest relative error that an output of the file may have, compared with the PyTorch model.",
