@@ -135,7 +135,8 @@ def share_result(done: Outcome) -> Result:
     share: ShareSummary = done.result
     resumed = f", {share.resumed:,} of them in earlier runs" if share.resumed else ""
     left = f", {len(share.errors):,} skipped" if share.errors else ""
-    first = f"Share {share.share}: {workflows.counted(share.inputs, 'input')} in {share.seconds:.1f} s{resumed}{left}"
+    inputs = workflows.counted(share.inputs, "input")
+    first = f"Share {share.share}: {inputs} processed in {share.seconds:.1f} s{resumed}{left}"
     ended = f"{share.finished:,} of {workflows.counted(share.parts, 'part')} of the whole job finished"
     command = f"vaeguard gather {shlex.quote(done.output)}"
     join = f"Next: {command}" if share.finished == share.parts else f"When all shares have finished: {command}"
@@ -147,7 +148,7 @@ def parity_line(parity: Parity) -> str:
     bits = "do not depend on the batch" if parity.same_bits else "depend on the batch"
     changed = (
         f"{workflows.counted(parity.swapped, 'image')} changed rank,"
-        f" {workflows.counted(parity.decisions, 'decision', 'differs differ')}, results {bits}"
+        f" {workflows.counted(parity.decisions, 'flagging decision', 'differs differ')}, results {bits}"
     )
     return f"Largest relative error allowed: {parity.tolerance:g}; {changed}"
 
