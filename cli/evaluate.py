@@ -30,8 +30,8 @@ from .output import Result, reporter
 def evaluate(data: str | None, output: str | None, **options: Any) -> Result:
     """Measure how well a model separates anomalies from normal images.
 
-    DATA is a labelled data set, in one of the forms that `vaeguard fit` accepts. By default, DATA is the named data set
-    that the model was fitted on. If DATA has a training and a test part, the test part is used.
+    DATA is a data set with classes, in one of the forms that `vaeguard fit` accepts. By default, DATA is the named data
+    set that the model was fitted on. If DATA has a training and a test part, the test part is used.
 
     The command prints a summary and writes report.html, with the ROC-AUC and its confidence interval, precision and
     recall, the measured false-alarm rate, results for each term of the score and for each class, and the images that

@@ -62,9 +62,9 @@ SECTIONS = {
 """The summaries of all commands, by section of the help."""
 COMMANDS = [name for section in SECTIONS.values() for name in section]
 EXAMPLES = """\b
-vaeguard fit --normal-classes 0-8     fits a model on the digits 0 to 8 of the built-in data
-vaeguard score images/                scores a folder of images with the model that was fitted last
-vaeguard denoise scans/               cleans a folder of scans, and saves the clean scans to scans-clean/"""
+vaeguard fit --normal-classes 0-8   fits a model on the built-in digits 0 to 8
+vaeguard score images/              uses the latest model to score images
+vaeguard denoise scans/             saves clean copies of the scans to scans-clean/"""
 
 
 class LazyGroup(click.Group):

@@ -112,7 +112,7 @@ class FitRun:
         1.0, "If images are read from their files in every epoch: gigabytes of decoded images to shuffle at a time."
     )
     finish: bool = setting(
-        False, "With --resume: run no more epochs, but calibrate and save the model as the finished epochs left it."
+        False, "With --resume: run no more epochs, but calibrate and save the model of the finished epochs."
     )
 
     def __post_init__(self) -> None:
