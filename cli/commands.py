@@ -27,6 +27,7 @@ PARAMETERS = {
     **dict.fromkeys(("run", "folder", "path"), "output"),
     "inputs": "images",
     "detector": "model",
+    "model": "path",
     "like": "aggregate",
 }
 """Parameters of the library, and their names in commands that have no parameter of the same name."""

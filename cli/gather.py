@@ -45,10 +45,12 @@ def gather(place: str, output: str | None, *, model: str | None, report: bool) -
     summary = done.result
     page = f"{done.output}.report.html"
     if isinstance(summary, ScoreSummary):
-        first = f"{counted(summary.images, 'image')}, {summary.anomalies:,} anomalous; saved to {done.output}"
+        images = counted(summary.images, "image")
+        first = f"Results of {images} combined, {summary.anomalies:,} anomalous; saved to {done.output}"
         listed = f"see {done.output}.errors.csv"
     else:
-        first = f"{counted(summary.pages, 'page')} in {counted(summary.files, 'file')}; saved to {done.output}"
+        pages, files = counted(summary.pages, "page"), counted(summary.files, "file")
+        first = f"Results of {pages} in {files} combined; saved to {done.output}"
         page, listed = f"{done.output}/report.html", f"see {done.output}/pages.csv.errors.csv"
     lines = [f"Report: {page}"] if done.report else []
     return Result(summary.to_dict(), lines, done.report, errors=done.errors, listed=listed, first=first)

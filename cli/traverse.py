@@ -24,7 +24,7 @@ def traverse(model: str | None, output: str) -> Result:
         for unit in units.traversed.tolist()
     ]
     line = (
-        f"Picture of {len(facts)} of {len(units.rate)} latent units saved to {output};"
-        f" {int(units.active.sum())} of all units are active"
+        f"Picture of {len(facts)} of {len(units.rate)} units saved to {output};"
+        f" {int(units.active.sum())} of all latent units are active"
     )
     return Result({"output": output, "steps": list(traversal["steps"]), "units": facts}, [line])

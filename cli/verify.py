@@ -43,6 +43,6 @@ def verify(exported: str, **options: Any) -> Result:
         parity.check(exported)
     except RefusedError as error:
         failure = error
-    original = "PyTorch" if options["model"] else "the PyTorch results stored in it"
+    original = "the PyTorch model" if options["model"] else "the PyTorch results stored in it"
     lines = [parity_line(parity), *([] if failure else [f"{exported} agrees with {original}"])]
     return Result({"model": exported, **parity.to_dict()}, lines, table=parity_table(parity), failure=failure)

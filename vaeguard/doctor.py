@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vaeguard.packages import FULL, LIGHT, has, install_line, installed, is_light
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -217,7 +218,7 @@ def check_torch(probe: dict[str, Any] | str) -> Check:
         return Check("PyTorch", "fail", probe, advice)
     devices = ", ".join(probe["devices"])
     built = f"built for CUDA {probe['cuda']}" if probe["cuda"] else "built for the CPU"
-    found = f"{probe['version']}, {built}, {devices or 'no CUDA device'}, {probe['threads']} threads"
+    found = f"{probe['version']}, {built}, {devices or 'no CUDA device'}, {counted(probe['threads'], 'thread')}"
     if probe["problem"]:
         advice = "update the driver of the GPU, or run commands with --device cpu"
         return Check("PyTorch", "fail", f"{found}; computing on the GPU fails: {probe['problem']}", advice)
@@ -266,7 +267,9 @@ def check_processor() -> Check:
 
     total, usable = os.cpu_count() or 1, cores()
     settings = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if os.environ.get(name)}
-    found = ", ".join([f"{usable} of {total} cores usable", *(f"{name}={value}" for name, value in settings.items())])
+    found = ", ".join(
+        [f"{usable} of {total} cores can be used", *(f"{name}={value}" for name, value in settings.items())]
+    )
     for name, value in settings.items():
         if not value.isdecimal() or not 1 <= int(value) <= usable:
             return Check("processor", "warn", found, f"set {name} to a number from 1 to {usable}, or unset it")

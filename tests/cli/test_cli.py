@@ -516,7 +516,7 @@ def test_export_score_evaluate_and_verify_with_one_file(home):
     assert len({round(found["terms"]["score"]["roc_auc"], 4) if "terms" in found else 0 for found in evaluations}) == 1
     verified = run(home, "verify", "model.onnx", "-m", "runs/quick")
     assert verified.returncode == 0, verified.stderr
-    assert "agrees with PyTorch" in verified.stdout
+    assert "agrees with the PyTorch model" in verified.stdout
     assert_complains(
         run(home, "verify", "model.onnx", "-m", "runs/quick", "--tolerance", "1e-12"), 4, "has a relative error of"
     )

@@ -63,8 +63,8 @@ def export(
     path : path
         The file, ending in `.onnx`; it appears whole or not at all.
     images : ndarray, optional
-        Images (N, C, H, W) on which the engines are compared, preferably the calibration images; images of noise are
-        always added.
+        Images on which the engines are compared, as `Detector.inspect` takes them, preferably the calibration images;
+        images of noise are always added.
     pixels : str
         Type of the input: uint8 in 0..255, or float32 in [0, 1]. Vectors are float32.
     fpr : float
