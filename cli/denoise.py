@@ -50,11 +50,11 @@ def denoise(
 ) -> Result:
     """Clean a folder of scans: remove noise and grain, and from documents also stains, folds and uneven light.
 
-    SCANS are folders or files: JPEG, PNG, TIFF (all pages), JPEG 2000, BMP, WEBP and PDF. Clean files are written to a
-    new folder with the same structure; the scans are never changed. The size, bit depth, resolution, colour profile and
-    EXIF data of each file are kept. Next to each clean file, <file>.json records what was done. The table pages.csv
-    lists all pages, beginning with the pages that you should check, and report.html shows some of the pages before and
-    after cleaning.
+    SCANS are folders or files, of the types JPEG, PNG, TIFF (all pages), JPEG 2000, BMP, WEBP and PDF. Clean files are
+    written to a new folder with the same structure; the scans are never changed. The size, bit depth, resolution,
+    colour profile and EXIF data of each file are kept. Next to each clean file, <file>.json records what was done. The
+    table pages.csv lists all pages, beginning with the pages that you should check, and report.html shows some of the
+    pages before and after cleaning.
 
     Cleaning never moves a pixel, so coordinates in existing ALTO or hOCR files stay valid. With --derive, copies are
     also written next to each clean file. The bilevel copy, <file>.bilevel.tif (for a PDF, <file>.bilevel.pdf), has only

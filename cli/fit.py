@@ -49,7 +49,7 @@ def fit(
 
     DATA is a named data set (digits, mnist, fashion-mnist, kmnist, emnist, cifar10, svhn); a folder of images, with or
     without one sub-folder per class; or a tar, Parquet, IDX, .npz or .npy file of images. An .npz or .npy file can also
-    contain a table of floating-point numbers. The default is digits.
+    contain a table of floating-point numbers. By default, DATA is the named data set digits.
     """
     model, training, settings = settled(given)
     done = workflows.fit_run(
