@@ -68,6 +68,6 @@ def fit(
     }
     lines = [
         f"Fitted in {done.seconds:.1f} s; report: {done.output}/report.html",
-        f"Next: vaeguard score IMAGES -m {shlex.quote(done.output)}",
+        f"Next: vaeguard score {'IMAGES' if done.result.info.view.pictures else 'TABLE'} -m {shlex.quote(done.output)}",
     ]
     return Result(facts, lines, done.report, errors=done.errors)

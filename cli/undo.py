@@ -23,7 +23,7 @@ def undo(clean: str, output: str | None) -> Result:
     scans if you need the original files.
 
     CLEAN is a folder that `vaeguard denoise --residual` wrote, or one clean file in it. Each original gets the name of
-    its clean file.
+    its clean file; no existing file is overwritten.
     """
     done = workflows.undo_tree(clean, output, reporter())
     facts = {"output": done.output, "files": done.result, "errors": workflows.as_objects(done.errors)}

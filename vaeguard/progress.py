@@ -11,6 +11,8 @@ Progress = Callable[[int, int, str], None]
 """Called with the amount done, the total amount, and a line of text."""
 LINE_SECONDS = 10.0
 """Where no bar can be drawn, a line is printed at most so often."""
+MINUTES_FROM = 120
+"""From so many seconds on, the time left is told in minutes."""
 
 
 @contextlib.contextmanager
@@ -49,7 +51,14 @@ def _lines(what: str) -> Progress:
         started, before = first = first or (now, done)
         if now - printed >= LINE_SECONDS and done:
             printed = now
-            left = f" ({(now - started) * (total - done) / (done - before):.0f} s left)" if done > before else ""
-            print(f"{what} {done}/{total} {text}".strip() + left, file=sys.stderr, flush=True)
+            left = f" ({_time(now - started, total - done, done - before)} left)" if done > before else ""
+            share = f"{what}, {100 * done // max(total, 1)} %".removeprefix(", ")
+            print(f"{share}: {text}".removesuffix(": ") + left, file=sys.stderr, flush=True)
 
     return update
+
+
+def _time(passed: float, left: int, done: int) -> str:
+    """The time for the steps that are left, in words, from the time that has passed for those done."""
+    seconds = passed * left / done
+    return f"{seconds:.0f} s" if seconds < MINUTES_FROM else f"{seconds / 60:.0f} min"

@@ -251,6 +251,14 @@ def test_parity_sees_swaps_decisions_and_wrong_bits(run):
     assert not compare(detector, Other(lambda found: None), images).problems
 
 
+def test_engines_are_compared_on_images_as_a_fit_takes_them(run, exported):
+    detector, images = vaeguard.load(run, "cpu"), bars()[0][:8, 0]
+    parity = vaeguard.verify(vaeguard.load(exported), detector, images)
+    assert parity.images - parity.random == 8
+    with pytest.raises(UsageError, match="images have shape"):
+        vaeguard.verify(vaeguard.load(exported), detector, images[:, :4])
+
+
 def test_wrong_use_is_refused(run, exported, tmp_path):
     detector = vaeguard.load(run, "cpu")
     with pytest.raises(UsageError, match=r"\.onnx"):
@@ -260,7 +268,7 @@ def test_wrong_use_is_refused(run, exported, tmp_path):
     with pytest.raises(UsageError, match="not an exported model"):
         vaeguard.verify(detector, detector)
     with pytest.raises(UsageError, match="not an exported model"):
-        vaeguard.verify(detector)
+        vaeguard.verify(str(exported))
     with pytest.raises(UsageError, match="does not match this run in shape or terms"):
         vaeguard.verify(vaeguard.load(exported), fitted(size=10))
     with pytest.raises(UsageError, match="came from a different run"):

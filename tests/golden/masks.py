@@ -29,7 +29,7 @@ PATTERNS = (
     (
         re.compile(
             r"(?m)^(?:fitting|scoring|denoising|restoring|checking|benchmarking|searching|planning|combining)"
-            r"\b.* \d+/\d+.*\n"
+            r"\b.*, \d+ %.*\n"
         ),
         "",
     ),

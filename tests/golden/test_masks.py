@@ -17,7 +17,7 @@ def masks():
     [
         ("596 images scored in 0.8 s; saved to a.csv", "596 images scored in 12.4 s; saved to a.csv"),
         ("7 pages; 0.31 MP, 0.42 MP/s", "7 pages; 0.31 MP, 1.07 MP/s"),
-        ("fitting 3/15 epoch 3 (12 s left)\ndone\n", "done\n"),
+        ("fitting, 20 %: epoch 3 (12 s left)\ndone\n", "done\n"),
         ('{"seconds": 1.5, "images": 3}', '{"seconds": 2.5, "images": 3}'),
     ],
 )

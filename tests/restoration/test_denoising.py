@@ -345,7 +345,7 @@ def test_a_plan_writes_nothing(scans):
 def test_one_file_is_a_tree_too(scans):
     done = denoise_scans("scans/photo.jpg", "out", outputs=DenoiseOutputs(jpeg=90), device="cpu")
     assert done.pages == 1
-    assert {"photo.jpg", "photo.jpg.json", "pages.csv"} == set(tree("out"))
+    assert {"photo.jpg", "photo.jpg.json", "pages.csv", ".pages.csv.json"} == set(tree("out"))
     os.chdir(scans)
     assert denoise_scans("photo.jpg", device="cpu").output == "photo-clean"
     with pytest.raises(UsageError, match="choose a separate folder"):
@@ -397,7 +397,12 @@ def test_each_scan_keeps_its_place_whatever_part_of_the_tree_is_given(scans):
     again = denoise_scans("scans/box-0", "out", device="cpu")
     assert (again.files, again.pages, again.resumed) == (8, 9, 7)
     after = tree("out")
-    assert {name for name in after if before[name] != after[name]} == {"box-0/0.png", "box-0/0.png.json", "pages.csv"}
+    assert {name for name in after if before[name] != after[name]} == {
+        "box-0/0.png",
+        "box-0/0.png.json",
+        "pages.csv",
+        ".pages.csv.json",
+    }
     put("scans/box-0/0.png", np.full((40, 40), 80, np.uint8))
     os.chdir("scans/box-0")
     assert denoise_scans("0.png", "../../out", device="cpu").resumed == 7
@@ -513,7 +518,7 @@ def test_what_lies_beside_the_first_pages_goes_when_a_later_one_breaks(scans, mo
     monkeypatch.setattr("vaeguard.restoration.work.rewrite", breaks)
     done = denoise_scans("scans/box-0/two.tif", "clean", outputs=DenoiseOutputs(residual=True), device="cpu")
     assert [reason for _, reason in done.errors] == ["page 2 is damaged"]
-    assert set(tree("clean")) == {"pages.csv", "pages.csv.errors.csv"}
+    assert set(tree("clean")) == {"pages.csv", ".pages.csv.json", "pages.csv.errors.csv"}
 
 
 def test_a_link_to_the_clean_scans_is_not_followed(scans):
@@ -722,11 +727,15 @@ def test_whatever_is_odd_about_one_scan_the_others_go_on(scans, monkeypatch, err
     assert done.files == 7
 
 
-@pytest.mark.parametrize("saved", ["path,page,kind,action,mine\n", "\ufeffpath;page;kind;action;noise;mine\n"])
+@pytest.mark.parametrize("saved", ["path,page,kind,action,mine\n", "\ufeffpath;page;kind;action;noise;mine\n", None])
 def test_a_table_that_somebody_works_with_is_kept(scans, saved):
     denoise_scans("scans", device="cpu")
     table = Path("scans-clean/pages.csv")
-    table.write_text(saved + "0.png,1,document,restored,looked at\n", encoding="utf-8")
+    if saved is None:  # one cell
+        saved = table.read_text(encoding="utf-8").replace("document", "checked", 1)
+        table.write_text(saved, encoding="utf-8")
+    else:
+        table.write_text(saved + "0.png,1,document,restored,looked at\n", encoding="utf-8")
     shutil.copytree("scans-clean", "scans/clean")
     done = denoise_scans("scans", device="cpu")
     assert done.resumed == 8
@@ -734,6 +743,7 @@ def test_a_table_that_somebody_works_with_is_kept(scans, saved):
     assert kept.read_text(encoding="utf-8").startswith(saved)
     assert len(read_table(table)) == 9
     assert any(str(kept) in note for note in done.notes)
+    assert not any("edited" in note for note in denoise_scans("scans", device="cpu").notes)
     assert any("because clean scans are already in them" in note for note in done.notes)
 
 

@@ -42,8 +42,14 @@ def test_an_interrupted_undo_goes_on(clean, monkeypatch):
         undo_scans(clean, progress=stop)
     assert undo_scans(clean) == (7, [])
     assert not Path("clean-originals.job").exists()
-    with pytest.raises(UsageError, match="is not empty"):
+    with pytest.raises(UsageError, match="already exists"):
         undo_scans(clean)
+
+
+def test_single_originals_join_others_in_a_folder(clean):
+    for name in ("deep.png", "photo.webp"):
+        assert undo_scans(clean / name, "some") == (1, [])
+    assert {path.name for path in Path("some").iterdir()} == {"deep.png", "photo.webp"}
 
 
 def pages(path):
@@ -150,8 +156,11 @@ def test_folders_that_cannot_work(clean):
     for output in ("clean", "clean/out", "."):
         with pytest.raises(UsageError, match="overlaps the folder of the clean scans"):
             undo_scans(clean, output)
-    with pytest.raises(UsageError, match="is not empty"):
+    with pytest.raises(UsageError, match="'scans/.*' already exists"):
         undo_scans(clean, "scans")
+    Path("file").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        undo_scans(clean, "file")
     for nothing in ("scans", "nowhere"):
         with pytest.raises(UsageError, match="contains no clean scans"):
             undo_scans(nothing)

@@ -397,8 +397,8 @@ def _arranged(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     if array.ndim == 2:
         if array.dtype.kind != "f":
             raise RefusedError(
-                f"{name!r} contains {array.dtype} values of shape {array.shape}; vectors are floats of shape (N, F), "
-                "images have three or four axes"
+                f"{name!r} contains {array.dtype} values of shape {array.shape}; images have three or four axes, and "
+                "a table has floats of shape (N, F); save a table of whole numbers as float32"
             )
         return array[:, None, None, :]
     images = _channels_first(array, name)

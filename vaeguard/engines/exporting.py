@@ -53,8 +53,8 @@ def export(
 
     The input is `image`, shape (N, C, H, W) with any N; the outputs are `score`, `p_value`, `anomaly`, the terms,
     `restored` and `heatmap`. The optional input `fpr` is the false-alarm rate for `anomaly`. The input and outputs of a
-    model with tiles are those of one tile; if it has a region, the input `first`, int64 (N, 2), holds the first row and
-    column of each.
+    model with tiles are those of one tile; if the model has a region, the input `first`, int64 (N, 2), holds the first
+    row and column of each tile in its image.
 
     Parameters
     ----------
@@ -63,8 +63,8 @@ def export(
     path : path
         The file, ending in `.onnx`; it appears whole or not at all.
     images : ndarray, optional
-        Images (N, C, H, W) on which the engines are compared, preferably the calibration images; images of noise are
-        always added.
+        Images on which the engines are compared, as `Detector.inspect` takes them, preferably the calibration images;
+        images of noise are always added.
     pixels : str
         Type of the input: uint8 in 0..255, or float32 in [0, 1]. Vectors are float32.
     fpr : float

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaeguard.engines.detector import as_images
 from vaeguard.engines.inspection import concatenate
 from vaeguard.engines.sessions import Session
 from vaeguard.engines.tiling import Tiling
@@ -66,7 +67,7 @@ class Parity:
         Number of neighbours in the reference's order of scores that changed places, although their scores differ by
         more than the tolerance.
     decisions : int
-        Number of decisions at false-alarm rates of 1, 5 and 10 % that differ.
+        Number of decisions whether to flag an image, at false-alarm rates of 1, 5 and 10 %, that differ.
     same_bits : bool
         Whether an image gave the same bits in batches of 1, 7, 64 and 256; required in float32 on the CPU.
     problems : tuple of str
@@ -121,7 +122,7 @@ def compare(
     reference, other : Detector
         Two engines of the same model.
     images : ndarray or None
-        Images as the model takes them, shape (N, C, H, W); of large images, some tiles are compared.
+        Images as `Detector.inspect` takes them; of large images, some tiles are compared.
     half : bool
         Whether `other` computes in float16.
     tolerance : float or None
@@ -194,6 +195,7 @@ def with_noise(images: Images | None, info: DetectorInfo) -> tuple[Images, First
     """
     noise = random_images(info)
     first = np.zeros((len(noise), 2), np.int64)
+    images = None if images is None else as_images(images, info)
     if images is None or not len(images):
         return noise, first
     if images.dtype != noise.dtype:

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 def verify(
     exported: Detector, detector: Detector | None = None, images: Images | None = None, tolerance: float | None = None
 ) -> Parity:
-    """Compare an exported model with its PyTorch original on `images` (N, C, H, W), if any, and on noise.
+    """Compare an exported model with its PyTorch original on `images`, if any, and on noise.
 
     Without `detector`, the scores, p-values and terms of noise are compared with those of PyTorch that were stored in
-    the file at the export; this needs neither the run nor PyTorch.
+    the file at the export; this needs neither the run nor PyTorch. `exported` and `detector` are loaded models, and
+    `images` an array as `Detector.inspect` takes it.
 
     Raises
     ------
@@ -36,7 +37,7 @@ def verify(
         `exported` was not exported from `detector`, or it contains no results to compare with.
     """
     if not isinstance(exported, OnnxDetector):
-        raise UsageError("`exported` is not an exported model; give the .onnx file")
+        raise UsageError("`exported` is not an exported model; give an .onnx file, in Python by `vaeguard.load`")
     onnx = exported.info.record.onnx
     assert onnx is not None
     if detector is None:

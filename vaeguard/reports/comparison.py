@@ -48,8 +48,8 @@ class Compared(evaluation.Figures):
         score = self.metrics[0]
         return {
             "ROC-AUC": score.roc_auc,
-            "lower end": score.roc_auc_low,
-            "upper end": score.roc_auc_high,
+            "ROC-AUC, lower end": score.roc_auc_low,
+            "ROC-AUC, upper end": score.roc_auc_high,
             "average precision": score.average_precision,
             "FPR at 95 % TPR": score.fpr_at_95_tpr,
             "caught": self.detection_rate.value,

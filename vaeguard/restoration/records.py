@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.restoration.reasons import why_look
-from vaeguard.storage.store import Store
+from vaeguard.storage.files import digest_of
+from vaeguard.storage.store import MANIFEST_FACTS, Store, hidden_part
 from vaeguard.storage.tables import write_table
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def columns_of(table: Path) -> list[str]:
 
 
 def put_aside(table: Path) -> Path | None:
-    """Rename a table whose columns somebody changed, so that it is not overwritten; return its new name."""
-    if columns_of(table) in ([], list(COLUMNS)):
+    """Rename a table that somebody changed, so that it is not overwritten; return its new name."""
+    if not Store(table.parent, MANIFEST_FACTS).part(hidden_part(table).name).changed:
         return None
     names = (f"{table.stem}-edited-{number}" for number in count(1))
     aside = next(free for name in names if not (free := table.with_stem(name)).exists())
@@ -68,9 +69,11 @@ def clean_store(target: Path) -> Store:
 
 
 def write_rows(table: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write `pages.csv`."""
+    """Write `pages.csv`, and hidden beside it its digest, by which `put_aside` tells whether somebody changed it."""
     rows = [{**row, "look": why_look(row)} for row in rows]
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in COLUMNS}
     columns |= {name: np.array(columns[name], np.float64) for name in MEASURES}
     columns["page"] = np.array(columns["page"], np.int64)
     write_table(table, columns)
+    with Store(table.parent).put(hidden_part(table).name) as hidden:
+        hidden.finish({"written": {table.name: digest_of(table)}})

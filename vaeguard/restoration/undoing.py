@@ -33,17 +33,17 @@ def undo_scans(
     """Write the originals of clean scans, with the same pixels bit for bit, into a folder with the same structure.
 
     Everything but the pixels, including names and formats, is that of the clean files: if a scan was a JPEG, its
-    original is written as a PNG with the same pixels. After an interruption the same call starts again and overwrites
-    its earlier files.
+    original is written as a PNG with the same pixels. After an interruption, the same call starts from the beginning
+    and overwrites its earlier files.
 
     Parameters
     ----------
     clean : path
         A folder that `denoise_scans` wrote with `residual`, or one clean file of it.
     output : path or None
-        A new or empty folder outside `clean`; None is `<clean>-originals`.
+        A folder outside `clean` with none of these files; None is `<clean>-originals`.
     progress : callable or None
-        Called with files done, files in all, a line of text.
+        Called with the number of files done, the number of all files, and a line of text.
 
     Returns
     -------
@@ -67,13 +67,14 @@ def undo_scans(
         raise UsageError(
             f"{str(clean)!r} contains no clean scans; give a clean file, the folder of clean scans, or one below it"
         )
-    _check_target(source, target)
+    places = [target / file.path.relative_to(source) for file in files]
+    _check_target(source, target, places)
     errors: list[tuple[str, str]] = []
     with open_job(target, keep=True):
         sweep_all(target)
-        for done, file in enumerate(files, 1):
+        for done, (file, place) in enumerate(zip(files, places, strict=True), 1):
             try:
-                _undo(file, target / file.path.relative_to(source))
+                _undo(file, place)
             except UnreadableError as error:
                 errors.append((str(file.path), error.reason))
             except RefusedError as error:
@@ -92,16 +93,18 @@ def default_originals(clean: str | Path) -> Path:
     return place.with_name(f"{place.name}-originals") / folder.relative_to(root)
 
 
-def _check_target(source: Path, target: Path) -> None:
-    """Refuse to write originals among the clean scans, or among other files."""
+def _check_target(source: Path, target: Path, originals: list[Path]) -> None:
+    """Refuse to write originals among the clean scans, or over other files."""
     if target.is_symlink():
         raise UsageError(f"{str(target)!r} is a link; give the folder itself")
-    place, originals = source.resolve(), target.resolve()
-    if originals == place or originals in place.parents or place in originals.parents:
+    place, folder = source.resolve(), target.resolve()
+    if folder == place or folder in place.parents or place in folder.parents:
         raise UsageError(f"{str(target)!r} overlaps the folder of the clean scans; choose a different folder")
-    interrupted = is_job(job_folder(target))
-    if target.exists() and not interrupted and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{str(target)!r} is not empty; choose a new or an empty folder with `output`")
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{str(target)!r} is a file; choose a folder with `output`")
+    taken = next((path for path in originals if path.exists()), None)
+    if taken and not is_job(job_folder(target)):  # an interrupted undo writes its files again
+        raise UsageError(f"{str(taken)!r} already exists; choose a different folder with `output`")
 
 
 def _undo(file: Part, target: Path) -> None:

@@ -125,9 +125,10 @@ class FoldedTask(VAETask):
     def loss(self, state: State, batch: Batch, step: int) -> Tensor:
         """The sum of the objectives of all heads."""
         noise, beta = state.generators["noise"], self._beta(len(state.history), step)
-        objectives = []
+        objectives, folds = [], batch.labels
+        assert folds is not None
         for fold, head in self.heads:
-            seen = batch.images if fold < 0 else batch.images[(batch.labels != fold).nonzero()[:FOLD_CELLS, 0]]
+            seen = batch.images if fold < 0 else batch.images[torch.nonzero(folds != fold)[:FOLD_CELLS, 0]]
             if not len(seen):  # a last batch of few cells
                 continue
             share = batch_share(len(seen))
