@@ -106,7 +106,7 @@ class Evaluation:
     classes : tuple of ClassResult
         One per class that has images, in the order of the data.
     pixels : PixelMetrics or None
-        How well the heatmaps point at the defects; None without masks.
+        How well the heatmaps locate the defects; None without masks.
     note : str or None
         A warning: no image can be flagged at this rate, or images were left out.
     independent : bool
