@@ -98,6 +98,8 @@ def _planned(done: Outcome) -> Result:
     restored = f"{plan.pages - left:,} of " if left else ""
     pages, files = workflows.counted(plan.pages, "page"), workflows.counted(plan.files, "file")
     size = f"{restored}{pages} in {files}, {plan.megapixels} MP, in about {_duration(plan.seconds)}"
+    if sum(scan.seconds for scan in plan.scans if not scan.finished) > 1.5 * plan.seconds:
+        size += ", several files at a time"
     total = f"Would clean {size}; output: {done.output}{finished}"
     return Result(plan.to_dict(), [*map(_planned_file, plan.scans), total], errors=done.errors)
 

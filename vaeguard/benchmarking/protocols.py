@@ -117,23 +117,22 @@ class BenchmarkSpec:
     name : str
         A key of `BENCHMARKS`.
     data : str or None
-        `one-class-out`, `one-class`: a data set with train and test part and classes. `ood`: pairs
-        `normal:anomalous`, separated by commas. `tables`: names of tables. `defects`: names of sets. None takes the
-        default ones.
+        `one-class-out`, `one-class`: a data set with train and test part and classes. `ood`: pairs `normal:anomalous`,
+        separated by commas. `tables`: names of tables. `defects`: names of sets. None takes the default data.
     classes : str or None
         `one-class-out`, `one-class`: which classes take their turn, `"0-3"` or names; None means all.
     seeds : int or None
         Number of repetitions, with seeds 0, 1, ...; None means 10 for `tables`, else 3.
     fits : tuple of str
-        Ways to fit our own method, `guided`, `unlabelled`, `features`, `patches`; empty means the benchmark's default.
+        Ways to fit our own method: `guided`, `unlabelled`, `features`, `patches`; empty means the benchmark's default.
     baselines : bool
         Also measure simple methods on the same split.
     limit : int or None
         At most this many training and this many test examples; the report is then marked as a trial.
     size : (H, W) or None
-        `defects`: images are scaled to this height and width in pixels; None takes each set's own.
+        `defects`: images are scaled to this height and width in pixels; None takes the default size of each set.
     data_dir : path or None
-        The folder of the named data sets; None takes $VAEGUARD_DATA, else `data`.
+        The folder of the named data sets; None takes $VAEGUARD_DATA if it is set, else `data`.
     download : bool
         Download missing image sets and weights of networks.
 

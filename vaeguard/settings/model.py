@@ -58,10 +58,10 @@ GREY = 128
 class ModelSpec:
     """The shape of a VAE: everything needed to build it again.
 
-    `choice.with_features` settles `features`. `resolved` fills in from the data every other setting that is None, and
-    `image_shape` (C, H, W), `feature_count` (features of a cell), `classes` (names of the normal classes) and
-    `vectors` (scaled features instead of pixels, shape (1, 1, F)). A `kind` of None becomes `conv` for images of
-    at least 16x16 pixels, and `mlp` for smaller images, patches, features and vectors.
+    A setting that is None is chosen to suit the data: `features` by `choice.with_features`, and every other setting by
+    `resolved`, which also fills in `image_shape` (C, H, W), `feature_count` (features of a cell), `classes` (names of
+    the normal classes) and `vectors` (scaled features instead of pixels, shape (1, 1, F)). A `kind` of None becomes
+    `conv` for images of at least 16x16 pixels, and `mlp` for smaller images, patches, features and vectors.
     """
 
     kind: str | None = setting(
@@ -268,7 +268,7 @@ class ModelSpec:
 
     @property
     def latent_size(self) -> int:
-        """Units of the latent, of a resolved spec."""
+        """Number of latent units, of a resolved spec."""
         return settled("latent", self.latent)
 
     @property
@@ -333,8 +333,8 @@ class ModelSpec:
         Raises
         ------
         UsageError
-            A guided model or a prior per class has fewer than two labelled normal classes; a setting for images meets
-            vectors; or the images are too small for the patches.
+            A guided model or a prior per class has fewer than two labelled normal classes; a setting for images is used
+            for vectors; or the images are too small for the patches.
         """
         spec = replace(
             self, image_shape=image_shape, classes=classes, vectors=vectors, features=self.features or "",

@@ -31,7 +31,7 @@ class RestoreSettings:
     strength : float
         Share of the correction that is applied, in [0, 1].
     noise : float or None
-        Standard deviation of the noise in levels of 0 to 255; None estimates the noise page by page.
+        Standard deviation of the noise in grey levels from 0 to 255; None estimates the noise page by page.
     paper : str
         For documents: `keep` the tint but not the stains, make the paper `white`, or leave it `as-is`.
     gate : bool
@@ -91,12 +91,13 @@ class DenoiseOutputs:
     Attributes
     ----------
     jpeg : int or None
-        Write JPEGs as JPEGs of this quality, 1 to 100; None writes lossless PNGs.
+        Write JPEG files, and JPEG pictures in PDFs, as JPEGs of this quality, 1 to 100; None writes JPEG files as
+        lossless PNGs.
     lossless : bool
         Write pictures in PDFs losslessly; otherwise in their own codec at about the original quality.
     residual : bool
-        Also write the exact difference of each page, from which `undo_scans` makes the original; pictures in PDFs are
-        then written losslessly.
+        Also write the exact difference between each page and its clean copy, from which `undo_scans` restores the
+        original; pictures in PDFs are then written losslessly.
     uncertainty : bool
         Also write a picture of each page's uncertainty: half the width of the interval that contains the clean value in
         nine of ten cases.
@@ -170,7 +171,7 @@ class DenoiserSpec:
     ladder_width : int
         Channels of the ladder VAE's features.
     latent : tuple of int
-        Channels of its latents, from half the resolution to an eighth.
+        Channels of the latent variables of the ladder VAE, from half the resolution to an eighth.
     steps : int
         Training steps for each of the two networks.
     patch_size, batch_size : int
@@ -184,7 +185,7 @@ class DenoiserSpec:
     device : str
         `auto`, `cpu` or `cuda`.
     threads : int or None
-        CPU threads; None is torch's own choice.
+        Number of CPU threads; None leaves the choice to torch.
 
     Raises
     ------

@@ -27,7 +27,7 @@ PLACES = ("device", "threads")
 @documented
 @dataclass(frozen=True)
 class TrainSpec:
-    """How a model is trained: losses are in nats, and images in [0, 1].
+    """How a model is trained; losses are in nats, and pixels lie in [0, 1].
 
     Raises
     ------
