@@ -23,7 +23,7 @@ NAME is one of:
 Each case of a benchmark is a class, a pair of data sets, a table or a set of defects. In each case, a model is fitted
 on the training part, without its anomalies (except for tables), and measured on the whole test part, with several
 seeds. Simple methods are measured on the same examples, and the report also gives published figures. The settings
-model.* and training.* apply to all cases, but not to tables, where all settings are fixed.
+model.* and training.* apply to all cases except tables, whose settings are fixed.
 
 To continue an interrupted benchmark, run the same command again.
 """

@@ -31,8 +31,8 @@ from .output import Result, reporter
     click.option(
         "--degrade",
         metavar="HOW",
-        help=f"Kind of noise or wear to add to the clean images of DATA: {', '.join(DEGRADATIONS)}, where LEVELS is"
-        " the standard deviation of Gaussian noise in grey levels, such as 25.",
+        help=f"Kind of noise or wear to add to the clean images of DATA: {', '.join(DEGRADATIONS)}. LEVELS is the"
+        " standard deviation of Gaussian noise in grey levels, such as 25.",
     ),
     o.output_option(
         "",
