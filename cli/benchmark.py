@@ -14,15 +14,16 @@ from .commands import command, settled
 from .output import Result, reporter, say
 
 NAMES = "\n".join(f"  {name:15}{benchmark.about}" for name, benchmark in BENCHMARKS.items())
-HELP = f"""Benchmark methods on public data sets and write a report.
+HELP = f"""Compare VAEs with simple methods on public data sets, and write a report.
 
 \b
 NAME is one of:
 {NAMES}
 
-In each case (a class, a pair of sets or a table), a model is fitted on the normal examples of the training part and
-measured on the whole test part, with several seeds. Simple methods are measured on the same split, and the report also
-gives published figures. Settings of model and training apply to all cases.
+Each case of a benchmark is a class, a pair of data sets, a table or a set of defects. In each case, a model is fitted
+on the training part, without its anomalies (except for tables), and measured on the whole test part, with several
+seeds. Simple methods are measured on the same examples, and the report also gives published figures. The settings
+model.* and training.* apply to all cases except tables, whose settings are fixed.
 
 To continue an interrupted benchmark, run the same command again.
 """
@@ -32,8 +33,8 @@ To continue an interrupted benchmark, run the same command again.
     click.argument("name", type=click.Choice(tuple(BENCHMARKS)), metavar="NAME"),
     o.output_option(
         "",
-        "Folder of the report.",
-        shown="<name>-<data>, followed by --classes and the fits if given",
+        "Folder for the report.",
+        shown="<name>-<data>, followed by the classes and the fits if you choose some",
         metavar="REPORT",
     ),
     o.field_option(BenchmarkSpec, "data", metavar="LIST"),
@@ -59,13 +60,13 @@ def benchmark(name: str, output: str | None, **given: Any) -> Result:
     if done.result.failures:
         failed = len(done.result.failures)
         failure = VaeguardError(
-            f"{workflows.counted(failed, 'measurement')} failed (see above); run the same command to try again"
+            f"{workflows.counted(failed, 'measurement')} failed (see above); to try again, run the same command"
         )
     elif content["skipped"]:
         skipped = workflows.counted(len(content["skipped"]), "data set", "was were")
         failure = InputsSkippedError(f"Finished; {skipped} not found (see above)")
     cells = content["cells"]
-    line = f"{cells['finished']} of {cells['planned']} measurements done; report: {done.output}/report.html"
+    line = f"{cells['finished']:,} of {cells['planned']:,} measurements finished; report: {done.output}/report.html"
     return Result({"output": done.output, **workflows.without_pictures(content)}, [line], content, failure=failure)
 
 

@@ -18,7 +18,7 @@ from vaeguard.storage.places import check_supported
 from .output import say, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     Function = Callable[..., Any]
     Decorator = Callable[[Function], Function]
@@ -27,6 +27,7 @@ PARAMETERS = {
     **dict.fromkeys(("run", "folder", "path"), "output"),
     "inputs": "images",
     "detector": "model",
+    "model": "path",
     "like": "aggregate",
 }
 """Parameters of the library, and their names in commands that have no parameter of the same name."""
@@ -34,12 +35,14 @@ INTO_BUCKETS = {"score", "evaluate", "likelihood", "fit", "export", "denoise"}
 """Commands whose output may be a URL."""
 ELSEWHERE = {
     "data_dir": "$VAEGUARD_DATA",
-    "download": "--download (of fit and unpack)",
-    "roi": "--roi (of fit)",
+    "download": "--download (of `vaeguard fit` and `vaeguard unpack`)",
+    "roi": "--roi (of `vaeguard fit`)",
     "piece": "--piece",
     "fit_denoiser": "`vaeguard fit-denoiser`",
 }
 """The text for parameters that are options of other commands only, or variables."""
+_WHOLE = "\N{NON-BREAKING HYPHEN}"
+"""Stands for a hyphen while lines are broken."""
 
 
 class Text(click.types.StringParamType):
@@ -55,8 +58,32 @@ class Text(click.types.StringParamType):
         return [CompletionItem(incomplete, type="file")]
 
 
+class WholeNames(click.HelpFormatter):
+    """Writes help in which no line ends within a name such as efficientnet-lite0, so that names can be copied."""
+
+    def write_text(self, text: str) -> None:
+        """Write paragraphs."""
+        super().write_text(text.replace("-", _WHOLE))
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        """Write names with their texts."""
+        super().write_dl([(name, text.replace("-", _WHOLE)) for name, text in rows], col_max, col_spacing)
+
+    def getvalue(self) -> str:
+        """The help."""
+        return super().getvalue().replace(_WHOLE, "-")
+
+
+class HelpContext(click.Context):
+    """The context of a command."""
+
+    formatter_class = WholeNames
+
+
 class SpecCommand(click.Command):
     """A command with settings, `specs`, which its options and `--set` change."""
+
+    context_class = HelpContext
 
     def __init__(self, *arguments: Any, specs: Mapping[str, type], **attributes: Any) -> None:
         super().__init__(*arguments, **attributes)
@@ -161,7 +188,7 @@ def settled(values: dict[str, Any], **bases: Any) -> list[Any]:
     specs: Mapping[str, type] = click.get_current_context().command.specs  # type: ignore[attr-defined]
     if name := values.pop("preset", None):
         settings = preset(name)
-        say(f"preset {name}: {settings.about}")
+        say(f"Preset {name}: {settings.about}")
         bases = {"model": settings.model, "training": settings.training}
     options: dict[str, dict[str, Any]] = {}
     for section, spec in specs.items():

@@ -19,7 +19,7 @@ from .output import Result, reporter
 def compare(paths: tuple[str, ...], output: str) -> Result:
     """Compare several evaluations side by side on one page.
 
-    A, B, ... are the folders of the evaluations. If the evaluations used the same images, the page also gives a
+    A, B, ... are folders that `vaeguard evaluate` wrote. If the evaluations used the same images, the page also gives a
     confidence interval for the difference between the two highest ROC-AUCs.
     """
     done = workflows.compare_to(paths, output, reporter())

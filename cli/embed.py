@@ -17,17 +17,18 @@ from .output import Result, reporter
 @command(
     o.data_argument,
     o.run_option,
-    o.output_option("latents.parquet", "Table to write: .parquet, .csv or .jsonl."),
+    o.output_option("latents.parquet", "Table to write, a .parquet, .csv or .jsonl file."),
     o.split_option,
     click.option("--plot", type=click.Choice(PROJECTIONS),
-        help="Also write a report, next to the table, that plots every image as a point; a latent space of two"
-         " units is plotted as it is."),
+        help="Also write a report next to the table, with a plot in which every image is a point. The latent"
+        " vectors are projected by PCA or t-SNE, unless they have only two units."),
     o.json_option,
 )  # fmt: skip
 def embed(data: str | None, output: str, **options: Any) -> Result:
-    """Save the latent vector of every image of DATA: mean and log-variance of each unit, and the class, if known.
+    """Save the latent vectors of the images of DATA as a table.
 
-    By default, DATA is the named data set that the model was fitted on.
+    The table has one row per image, with the mean and the log-variance of each latent unit, and with the class, if
+    known. By default, DATA is the named data set that the model was fitted on.
     """
     done = workflows.embed_table(data, output, reporter(), **options)
     table = done.result

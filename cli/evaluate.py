@@ -18,10 +18,11 @@ from .output import Result, reporter
     o.data_argument,
     o.model_option,
     o.normal_classes_option("those of the fit"),
-    o.output_option("", "Folder for the report.", shown="evaluation-[<folder>-]<data> in the run", metavar="DIR"),
+    o.output_option("", "Folder for the report.", shown="evaluation-[<folder>-]<data> in the run folder",
+                    metavar="DIR"),
     o.fpr_option,
     click.option("--masks", metavar="DIR",
-        help="Also measure how well heatmaps locate defects; DIR contains masks of the defects, as"
+        help="Also measure how well heatmaps locate defects. DIR contains masks of the defects, named"
          " <class>/<name>.png or <class>/<name>_mask.png."),
     o.engine_option,
     o.json_option,
@@ -29,12 +30,12 @@ from .output import Result, reporter
 def evaluate(data: str | None, output: str | None, **options: Any) -> Result:
     """Measure how well a model separates anomalies from normal images.
 
-    DATA is a labelled data set, in one of the forms that fit accepts; for a named data set, the official test part is
-    used. By default, DATA is the named data set that the model was fitted on.
+    DATA is a data set with classes, in one of the forms that `vaeguard fit` accepts. By default, DATA is the named data
+    set that the model was fitted on. If DATA has a training and a test part, the test part is used.
 
-    The command prints how well the model works and writes report.html, with the ROC-AUC and its 95 % interval,
-    precision and recall, the measured false-alarm rate, results for each term of the score and for each class, and the
-    images that show the model's strengths and weaknesses best.
+    The command prints a summary and writes report.html, with the ROC-AUC and its confidence interval, precision and
+    recall, the measured false-alarm rate, results for each term of the score and for each class, and the images that
+    show the strengths and weaknesses of the model best.
     """
     done = workflows.evaluate_to(data, output, reporter(), **options)
     facts = {

@@ -18,7 +18,7 @@ from .output import Result, parity_line, parity_table, reporter
     o.run_option,
     o.output_option("model.onnx", "ONNX file to write."),
     o.field_option(ExportSettings, "fpr"),
-    click.option("--triton", metavar="DIR", help="Also write a model repository for NVIDIA Triton."),
+    click.option("--triton", metavar="DIR", help="Also write a model repository for NVIDIA Triton to this folder."),
     o.set_option,
     o.json_option,
     specs={"export": ExportSettings},
@@ -27,8 +27,9 @@ def export(output: str, model: str | None, triton: str | None, **given: Any) -> 
     """Export a model, with its calibration, as one ONNX file that takes pixels and returns all results.
 
     The file is opened again and compared with the PyTorch model, on calibration images of the run and on random noise.
-    It is kept only if every output, the ranking by score and the decisions agree. With --set export.parts=true, the
-    encoder and the decoder are also written as separate files, and the files are kept only if all three agree.
+    The file is kept only if both models agree in every output, in the ranking by score and in which images they flag.
+    With --set export.parts=true, the encoder and the decoder are also written, each to a file of its own; the three
+    files are kept only if each of them agrees with the PyTorch model.
     """
     (settings,) = settled(given)
     export = workflows.export_run(output, reporter(), model=model, settings=settings, triton=triton).result

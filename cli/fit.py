@@ -20,7 +20,7 @@ from .output import Result, reporter
     o.normal_classes_option(),
     o.groups_option,
     o.roi_option,
-    o.output_option("", "Run folder.", shown="runs/<data>-<model>-<time>", metavar="RUN"),
+    o.output_option("", "Run folder, for the model and its report.", shown="runs/<data>-<model>-<time>", metavar="RUN"),
     o.preset_option,
     o.spec_option,
     o.set_option,
@@ -47,9 +47,9 @@ def fit(
 ) -> Result | None:  # fmt: skip
     """Fit a model on normal images.
 
-    DATA is a named data set (digits, mnist, fashion-mnist, kmnist, emnist, cifar10, svhn), a folder of images, flat or
-    with one sub-folder per class, or a tar, Parquet, IDX, .npz or .npy file of images. An .npz or .npy file can also
-    contain a table of floating-point numbers.
+    DATA is a named data set (digits, mnist, fashion-mnist, kmnist, emnist, cifar10, svhn); a folder of images, with or
+    without one sub-folder per class; or a tar, Parquet, IDX, .npz or .npy file of images. An .npz or .npy file can also
+    contain a table of floating-point numbers. By default, DATA is the named data set digits.
     """
     model, training, settings = settled(given)
     done = workflows.fit_run(

@@ -17,19 +17,29 @@ from .output import Result, reporter
 
 @command(
     click.argument("data", required=False),
-    click.option("--adapt", metavar="DIR", help="Learn from the noisy photographs in this folder alone."),
+    click.option("--adapt", metavar="DIR", help="Folder of noisy photographs; the denoiser learns from these alone."),
     click.option(
         "--noisy",
         metavar="DIR",
         help="Folder of noisy images; use with --clean.",
     ),
-    click.option("--clean", metavar="DIR", help="Folder of the same images without noise, under the same names."),
+    click.option(
+        "--clean",
+        metavar="DIR",
+        help="Folder of the same images as in --noisy, under the same names, but without noise.",
+    ),
     click.option(
         "--degrade",
         metavar="HOW",
-        help=f"Kind of noise or wear to add to the clean images of DATA: {', '.join(DEGRADATIONS)}.",
+        help=f"Kind of noise or wear to add to the clean images of DATA: {', '.join(DEGRADATIONS)}. LEVELS is the"
+        " standard deviation of Gaussian noise in grey levels, such as 25.",
     ),
-    o.output_option("", "Run folder.", shown="runs/denoiser-ladder-<time>", metavar="RUN"),
+    o.output_option(
+        "",
+        "Run folder, for the denoiser and its report.",
+        shown="runs/denoiser-ladder-<time>",
+        metavar="RUN",
+    ),
     o.set_option,
     o.resume_option,
     o.json_option,
@@ -40,17 +50,19 @@ def fit_denoiser(data: str | None, output: str | None, *, resume: bool, **given:
 
     The denoiser learns from noisy photographs alone (--adapt), from pairs of noisy and clean images (--noisy and
     --clean), or from clean images to which noise or wear is added (DATA, a folder or a named data set, with
-    --degrade). It consists of two networks: a direct network, which cleans an image in one pass, and a ladder VAE,
-    which can draw samples. Training starts from the included weights.
+    --degrade). A denoiser consists of two networks: the direct network, which cleans an image in one pass, and the
+    ladder VAE, which can draw several possible clean images. By default, training starts from the weights of the
+    included denoiser.
     """
     (spec,) = settled(given)
     if given["degrade"]:
         if given["clean"]:
-            raise UsageError("`degrade` adds noise to the images of `data`; remove `clean`")
+            raise UsageError("`degrade` adds noise to the images of `data`, so `clean` has no use; remove `clean`")
         given["clean"] = data
     elif data:
         raise UsageError(
-            f"`data` {data!r} needs `degrade`; otherwise, name the folders by `adapt`, or by `noisy` and `clean`"
+            f"`data` {data!r} needs `degrade`, the kind of noise to add; to learn from noisy images instead, remove"
+            " `data`, and use `adapt`, or `noisy` and `clean`"
         )
     done = workflows.fit_denoiser_run(given, output, spec, reporter(), resume=resume)
     lines = [

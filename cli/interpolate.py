@@ -19,7 +19,7 @@ from .output import Result, reporter
         type=click.IntRange(2, 64),
         default=10,
         show_default=True,
-        help="Number of images in a row, including both ends.",
+        help="Number of images in each row of the picture, including both ends.",
     ),
     click.option(
         "--spherical", is_flag=True, help="Follow a great circle in the latent space instead of a straight line."
@@ -28,7 +28,10 @@ from .output import Result, reporter
     o.json_option,
 )
 def interpolate(images: tuple[str, ...], model: str | None, steps: int, output: str, *, spherical: bool) -> Result:
-    """Morph image A into image B through the latent space, or fill the square between four images."""
+    """Morph image A into image B through the latent space.
+
+    With four images, fill a square that has A and B in its upper corners, and C and D in its lower ones.
+    """
     workflows.interpolate_to(images, output, reporter(), model=model, steps=steps, spherical=spherical)
     facts = {"output": output, "images": list(images), "steps": steps, "spherical": spherical}
-    return Result(facts, [f"{steps} steps between {len(images)} images saved to {output}"])
+    return Result(facts, [f"Picture of {steps} steps between {len(images)} images saved to {output}"])

@@ -17,19 +17,21 @@ from .output import Result, reporter
 @command(
     o.data_argument,
     o.run_option,
-    o.output_option("", "Folder for the report.", shown="likelihood-[<folder>-]<data> in the run", metavar="DIR"),
+    o.output_option("", "Folder for the report.", shown="likelihood-[<folder>-]<data> in the run folder",
+                    metavar="DIR"),
     click.option("--samples", type=click.IntRange(min=1), default=IMPORTANCE_SAMPLES, show_default=True,
-                 help="Samples per image for the importance-weighted bound."),
+                 help="Number of samples per image for the importance-weighted bound."),
     click.option("--images", type=click.IntRange(min=0), default=BOUND_IMAGES, show_default=True,
                  help="Compute the bounds for this many randomly chosen images; 0 for all images."),
     o.json_option,
 )  # fmt: skip
 def likelihood(data: str | None, output: str | None, **options: Any) -> Result:
-    """Measure how good a model is as a generative model: likelihood, samples, latent space.
+    """Measure how good a model is as a generative model.
 
-    DATA is a data set as for evaluate; only its normal images are used. The command measures two upper bounds on their
-    −log p(x), the negative ELBO and the importance-weighted bound, in nats and bits per dimension; how close samples of
-    the model come to real images; and what the latent units encode.
+    DATA is a data set as for `vaeguard evaluate`; only its normal images are used. The command computes two upper
+    bounds on −log p(x) of these images, the negative ELBO and the importance-weighted bound, in nats and in bits per
+    dimension. The report also shows how close samples of the model come to real images, and what the latent units
+    encode.
     """
     done = workflows.likelihood_to(data, output, reporter(), **options)
     facts = {

@@ -25,7 +25,7 @@ SECTIONS = {
         "tune": "Find good settings for a fit, using normal images only.",
         "score": "Score images with a fitted model.",
         "watch": "Score new images in a folder as they arrive.",
-        "refit": "Refit a model with images that you reviewed and found normal.",
+        "refit": "Fit a model again, with images that you reviewed and found normal.",
         "evaluate": "Measure how well a model separates anomalies from normal images.",
     },
     "Clean scans": {
@@ -35,36 +35,36 @@ SECTIONS = {
         "fit-denoiser": "Train your own denoiser.",
     },
     "Split a job": {
-        "gather": "Combine the results of processes started with --piece.",
+        "gather": "Combine the shares of a job that was split with --piece.",
     },
     "Look inside a model": {
-        "reconstruct": "Draw images with their restorations and heatmaps, from least to most anomalous.",
+        "reconstruct": "Draw images with their reconstructions and heatmaps, from least to most anomalous.",
         "sample": "Generate images that look normal to the model.",
         "interpolate": "Morph one image into another through the latent space.",
         "traverse": "Show what each latent unit does.",
-        "embed": "Save the latent vector of every image as a table.",
-        "likelihood": "Measure the model as a generative model.",
+        "embed": "Save the latent vectors of images as a table.",
+        "likelihood": "Measure how good a model is as a generative model.",
     },
     "Deploy": {
-        "export": "Export a model as one ONNX file, and compare it with the PyTorch model.",
+        "export": "Export a model as one ONNX file, and compare the file with the PyTorch model.",
         "verify": "Check that an exported model gives the same results as the PyTorch model.",
     },
     "Measure and report": {
-        "report": "Show the report of a run, an evaluation, a benchmark or a job.",
+        "report": "Show the report of a run, an evaluation, a benchmark, scores or clean scans.",
         "compare": "Compare several evaluations side by side.",
-        "benchmark": "Benchmark methods on public data sets and write a report.",
+        "benchmark": "Compare VAEs with simple methods on public data sets, and write a report.",
     },
     "Other": {
-        "unpack": "Save a data set as PNG files, one folder per class.",
-        "doctor": "Check the installation and suggest how to fix problems.",
+        "unpack": "Save a data set as PNG files, in one folder per class.",
+        "doctor": "Check the installation, and suggest how to fix problems.",
     },
 }
 """The summaries of all commands, by section of the help."""
 COMMANDS = [name for section in SECTIONS.values() for name in section]
 EXAMPLES = """\b
-vaeguard fit --normal-classes 0-8     fits a model on the digits 0 to 8 of the built-in data
-vaeguard score images/                scores the images in a folder with the latest model
-vaeguard denoise scans/               cleans a folder of scans into scans-clean/"""
+vaeguard fit --normal-classes 0-8   fits a model on the built-in digits 0 to 8
+vaeguard score images/              uses the latest model to score images
+vaeguard denoise scans/             saves clean copies of the scans to scans-clean/"""
 
 
 class LazyGroup(click.Group):
@@ -103,9 +103,9 @@ class LazyGroup(click.Group):
 )
 @click.version_option(own_version(), prog_name="vaeguard")
 def vaeguard() -> None:
-    """Find anomalous images, and clean scans.
+    """Find anomalous images, and clean up scans.
 
-    The detectors are variational autoencoders that are fitted on normal images only.
+    The models that find anomalies are variational autoencoders, fitted on normal images only.
     """
 
 
@@ -131,7 +131,7 @@ def main() -> None:
     except MemoryError:
         code = _print_error("not enough memory; close other programs, or use smaller or fewer images", 1)
     except OSError as error:
-        code = _print_error(f"{error.filename or 'stdout, or a file'}: {error.strerror or error}", 1)
+        code = _print_error(f"cannot access {error.filename or 'stdout or a file'}: {error.strerror or error}", 1)
     except Exception as error:
         if os.environ.get("VAEGUARD_DEBUG"):
             raise
@@ -143,9 +143,10 @@ def _fault(error: Exception) -> tuple[str, int]:
     """What to say of an error that no code expects, with the exit code: mostly a package that is not there."""
     package = ((error.name or "") if isinstance(error, ModuleNotFoundError) else "").partition(".")[0]
     if not package or package.startswith("vaeguard"):
-        report = "please report it, with the output that VAEGUARD_DEBUG=1 gives"
+        report = "please set VAEGUARD_DEBUG=1, run the command again, and report what it prints"
         return f"this is a bug in vaeguard ({type(error).__name__}: {error}); {report}", 1
-    without = "; exported models (.onnx) and `denoise` do not need it" if package in {"torch", "safetensors"} else ""
+    needless = package in {"torch", "safetensors"}
+    without = "; exported models (.onnx) and `vaeguard denoise` work without it" if needless else ""
     name = {"sklearn": "scikit-learn"}.get(package, package)
     return f"this command needs the package {name}, which is not installed; run: {install_line()}{without}", 2
 

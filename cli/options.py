@@ -71,56 +71,62 @@ def _show_all(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None
 def check_alone(piece: str | None, cluster: str | None) -> None:
     """Refuse a share of a job that is also to be spread over a cluster."""
     if piece and cluster:
-        raise UsageError("use either `piece`, for one share of a job, or `cluster`, for the whole job")
+        raise UsageError("`piece` does one share of a job, and `cluster` does the whole job; remove one of them")
 
 
 data_argument = click.argument("data", required=False)
 model_option = click.option(
-    "-m", "--model", metavar="MODEL", help="Model: a run folder, a model file or an .onnx file.  [default: runs/latest]"
-)
-run_option = click.option("-m", "--model", metavar="MODEL", help="Run folder or model file.  [default: runs/latest]")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+    "-m", "--model", metavar="MODEL",
+    help="The model: a run folder, a model file or an .onnx file.  [default: runs/latest, the latest run]",
+)  # fmt: skip
+run_option = click.option(
+    "-m", "--model", metavar="MODEL",
+    help="The model: a run folder or a model file.  [default: runs/latest, the latest run]",
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout.")
 data_dir_option = click.option(
-    "--data-dir", metavar="DIR", help="Folder of the named data sets.  [default: $VAEGUARD_DATA, else data/]"
+    "--data-dir", metavar="DIR", help="Folder of the named data sets.  [default: $VAEGUARD_DATA if set, else data/]"
 )
-download_option = click.option("--download", is_flag=True, help="Download missing data sets and networks.")
+download_option = click.option(
+    "--download", is_flag=True, help="Download the named data set, and the pretrained network, if they are missing."
+)
 engine_option = click.option(
     "--device",
     type=click.Choice(ENGINE_DEVICES),
     default=DEVICES[0],
     show_default=True,
-    help="Device to run on; tensorrt works with exported models only.",
+    help="Device to run on; tensorrt works with .onnx models only.",
 )
 fpr_option = click.option(
     "--fpr",
     type=float,
-    help="False-alarm rate: images with p_value <= this rate are flagged.  [default: the rate stored by export, else"
-    " 0.05]",
+    help="False-alarm rate, the share of normal images that may be flagged: an image is flagged if its p_value is at"
+    " most this rate.  [default: the rate stored in an exported model, else 0.05]",
 )
 heatmaps_option = click.option(
     "--heatmaps",
     metavar="DIR",
-    help="Also save a picture of each flagged image in this folder, with its heatmap, its spots and, unless the model"
-    " learns features, its reconstruction.",
+    help="Folder for pictures of the flagged images, each with its heatmap, its spots (the most anomalous regions) and,"
+    " unless the model learns features, its reconstruction.",
 )
 piece_option = click.option(
     "--piece",
     metavar="I/N",
-    help="Do only one share of the job, share I of N; run the other shares as separate processes, and combine all of"
-    " them with `vaeguard gather`.",
+    help="Split the job into N shares and do only share I. Run the other shares as separate processes, and then"
+    " combine all shares with `vaeguard gather`.",
 )
 cluster_option = click.option(
     "--cluster",
     metavar="ADDRESS",
-    help="Run on a Ray cluster: local starts one on this machine, auto finds a running one, and HOST:PORT connects to"
-    " the cluster with this head node.",
+    help="Run on a Ray cluster: local starts a cluster on this machine, auto finds a running one, and HOST:PORT is the"
+    " address of a cluster's head node.",
 )
 split_option = click.option(
     "--split",
     type=click.Choice(["train", "test"]),
     default="test",
     show_default=True,
-    help="Which part of a named data set to use.",
+    help="Which part of the data set to use, if it has a training and a test part.",
 )
 report_option = click.option("--report/--no-report", default=True, show_default=True, help="Also write an HTML report.")
 
@@ -130,44 +136,46 @@ def normal_classes_option(default: str = "all") -> Decorator:
     return click.option(
         "--normal-classes",
         metavar="LIST",
-        help=f"The normal classes, such as 0-8, 0,2,5-7 or good,ok.  [default: {default}]",
+        help=f"The classes that count as normal, such as good,ok or 0-3,7.  [default: {default}]",
     )
 
 
 groups_option = click.option(
     "--groups", metavar="TABLE",
-    help="CSV file with the columns path and group; images of one group are never split between training"
-    " and calibration.",
+    help="CSV file with the columns path and group. Images of one group, such as several views of one object, are"
+    " either all used for training or all held out.",
 )  # fmt: skip
 roi_option = click.option(
     "--roi", metavar="FILE",
-    help="Look only at this region of each image: a mask image, white inside the region, or a LabelMe or COCO JSON file"
-    " with polygons.",
+    help="File with the region that the model looks at, the same in all images: either an image that is white inside"
+    " the region, or a JSON file of LabelMe or COCO with polygons.",
 )  # fmt: skip
 preset_option = click.option(
     "--preset", type=click.Choice(tuple(PRESETS)), metavar="NAME",
-    help=f"Start from a set of settings: {', '.join(PRESETS)}.",
+    help=f"Start from the settings of a preset: {', '.join(PRESETS)}.",
 )  # fmt: skip
 spec_option = click.option(
-    "--spec", metavar="FILE", help="TOML file with settings to start from; --set and other options override them."
-)
+    "--spec", metavar="FILE",
+    help="TOML file with settings. The file overrides --preset, and is overridden by --set and by options for single"
+    " settings.",
+)  # fmt: skip
 set_option = click.option(
     "--set",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Change a setting that has no option; can be repeated.",
+    help="Change a setting that has no option of its own; repeat --set to change several.",
 )
 size_option = click.option(
-    "--size", type=Size(), help="Scale images to this size, such as 64 or 48x64 (height x width)."
+    "--size", type=Size(), help="Scale images to this size, such as 48x64 (height x width), or 64 for 64x64."
 )
 channels_option = click.option(
     "--channels",
     type=click.Choice(["1", "3", "4"]),
     callback=lambda _ctx, _param, value: value and int(value),
-    help="Channels to read: 1 for grey, 3 for colour, 4 for colour with alpha.",
+    help="Number of channels to read: 1 for grey, 3 for colour, 4 for colour with alpha (transparency).",
 )
 resume_option = click.option(
-    "--resume", is_flag=True, help="Continue the interrupted fit in the run folder given by -o."
+    "--resume", is_flag=True, help="Continue the interrupted fit in the run folder that -o names."
 )
 help_all_option = click.option(
     "--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_show_all,

@@ -133,14 +133,14 @@ def reporter() -> Reporter:
 def share_result(done: Outcome) -> Result:
     """The result of one share of a job; inputs that were left out are errors of the job, and not of the share."""
     share: ShareSummary = done.result
-    resumed = f", {share.resumed:,} done earlier" if share.resumed else ""
+    resumed = f", {share.resumed:,} of them in earlier runs" if share.resumed else ""
     left = f", {len(share.errors):,} skipped" if share.errors else ""
-    first = f"Share {share.share}: {workflows.counted(share.inputs, 'input')} in {share.seconds:.1f} s{resumed}{left}"
-    ended = f"{share.finished:,} of {workflows.counted(share.parts, 'part')} finished"
-    join = (
-        f"; to combine them, run `vaeguard gather {shlex.quote(done.output)}`" if share.finished == share.parts else ""
-    )
-    return Result(share.to_dict(), [f"{ended}; saved to {done.output}{join}"], first=first)
+    inputs = workflows.counted(share.inputs, "input")
+    first = f"Share {share.share}: {inputs} processed in {share.seconds:.1f} s{resumed}{left}"
+    ended = f"{share.finished:,} of {workflows.counted(share.parts, 'part')} of the whole job finished"
+    command = f"vaeguard gather {shlex.quote(done.output)}"
+    join = f"Next: {command}" if share.finished == share.parts else f"When all shares have finished: {command}"
+    return Result(share.to_dict(), [f"{ended}; output: {done.output}", join], first=first)
 
 
 def parity_line(parity: Parity) -> str:
@@ -148,7 +148,7 @@ def parity_line(parity: Parity) -> str:
     bits = "do not depend on the batch" if parity.same_bits else "depend on the batch"
     changed = (
         f"{workflows.counted(parity.swapped, 'image')} changed rank,"
-        f" {workflows.counted(parity.decisions, 'decision', 'differs differ')}, results {bits}"
+        f" {workflows.counted(parity.decisions, 'flagging decision', 'differs differ')}, results {bits}"
     )
     return f"Largest relative error allowed: {parity.tolerance:g}; {changed}"
 

@@ -18,13 +18,15 @@ from .output import Result, reporter
     o.model_option,
     o.output_option("reconstructions.png"),
     click.option("--by", default="score", show_default=True, metavar="TERM",
-        help="Sort by the score or one of its terms, such as recon_error for the best and the worst reconstructions."),
+        help="Sort by the score or by one of its terms, such as recon_error for the best and the worst"
+        " reconstructions."),
     o.json_option,
 )  # fmt: skip
 def reconstruct(data: str | None, output: str, **options: Any) -> Result:
-    """Draw the least anomalous, the median and the most anomalous images of DATA, with restorations and heatmaps.
+    """Draw images of DATA, from least to most anomalous, with their reconstructions and heatmaps.
 
-    By default, DATA is the named data set that the model was fitted on.
+    The picture shows the least anomalous images, some from the middle, and the most anomalous ones. By default, DATA is
+    the named data set that the model was fitted on. A model of features gives no reconstructions.
     """
     done = workflows.reconstruct_to(data, output, reporter(), **options)
     paths, total = done.result["images"], done.result["of"]

@@ -20,21 +20,23 @@ from .output import Result, reporter
         "--labels",
         required=True,
         metavar="TABLE",
-        help="The file labels.csv that was saved from the report of `vaeguard score`.",
+        help="The file labels.csv that you saved from the report of `vaeguard score`.",
     ),
     o.groups_option,
-    o.output_option("", "Run folder.", shown="runs/<data>-<model>-<time>", metavar="RUN"),
+    o.output_option("", "Run folder of the new model.", shown="runs/<data>-<model>-<time>", metavar="RUN"),
     o.json_option,
 )
 def refit(data: str | None, model: str | None, labels: str, groups: str | None, output: str | None) -> Result:
-    """Refit a model with images that you reviewed and found normal.
+    """Fit a model again, with images that you reviewed and found normal.
 
-    In the report of `vaeguard score`, you mark the flagged images and a random sample of all images (the audit) as
-    normal, defect or unsure, and save the marks as labels.csv. The new model is fitted with the settings and the data
-    of the old run; give DATA only if the data have moved. Normal images of the audit are added to the data. Images that
-    were flagged by mistake train the model but do not calibrate it, because they were chosen by their score. The model
-    never learns from defects. From the marks, the command also estimates the old model's false-alarm rate and the
-    share of defects that it caught.
+    Before you run this command, open the report of `vaeguard score`, mark the flagged images and a random sample of all
+    images (the audit) as normal, defect or unsure, and save the marks as labels.csv.
+
+    The new model is fitted with the settings and the data of the old run; give DATA only if the data have moved. Images
+    of the audit that you marked as normal are added to the data. Images that were flagged by mistake train the new
+    model but do not calibrate its score, because they were chosen by their score. The new model never learns from
+    defects. From the marks, the command also estimates the false-alarm rate of the old model and the share of defects
+    that the old model caught.
 
     To continue an interrupted refit, run the same command again, with -o set to the folder of the interrupted run.
     """

@@ -21,15 +21,16 @@ from .output import Result, on_terminal, reporter, say
         "--open/--no-open",
         "opened",
         default=None,
-        help="Open the page in a browser.  [default: open, if run in a terminal]",
+        help="Whether to open the page in a browser.  [default: open it if the command runs in a terminal]",
     ),
     o.json_option,
 )
 def report(path: str | None, *, opened: bool | None) -> Result:
-    """Write report.html from report.json, print its summary and open it.
+    """Write report.html again from report.json, print a summary, and open the page in a browser.
 
-    PATH is the folder of a run, a search, an evaluation, a benchmark or clean scans, a table written by `vaeguard
-    score`, or a report.json file. By default, it is the latest run. The page is a single file that needs no network.
+    PATH is a report.json file, a table that `vaeguard score` wrote, or the folder of a run, a search for settings, an
+    evaluation, a benchmark or clean scans. By default, PATH is the latest run. The page is a single file that needs no
+    network connection.
     """
     done = workflows.remake_report(path, reporter())
     address = Path(done.output).resolve().as_uri()

@@ -21,9 +21,10 @@ from .output import Result, reporter
         help="Generate images of this normal class only; the model must have been fitted with"
             " --set model.prior=per-class."),
     click.option("--temperature", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
-                 help="Spread of the latent vectors: below 1, images are more typical; above 1, more varied."),
+                 help="Spread of the latent vectors: below 1, the images are more typical; above 1, they are more"
+                 " varied."),
     click.option("--aggregate", is_flag=True,
-        help="Sample near the latent vectors of calibration images instead of from the model's prior distribution."),
+        help="Draw latent vectors near those of calibration images instead of from the model's prior distribution."),
     click.option(
         "--seed", type=click.IntRange(0), default=0, show_default=True,
             help="Random seed; the same seed gives the same images."

@@ -13,9 +13,9 @@ from .output import Result, reporter
 def traverse(model: str | None, output: str) -> Result:
     """Show what each latent unit does, by moving one unit at a time.
 
-    The command decodes the mean latent vector of the calibration images, with one unit moved by -3 to 3 standard
-    deviations. It shows at most ten units, those that carry the most information first (highest KL divergence). Units
-    that carry no information are marked as inactive.
+    The command starts from the mean latent vector of the calibration images, moves one unit by -3 to 3 standard
+    deviations, and decodes the result. The picture has a row for each of the units that carry the most information
+    (those with the highest KL divergence), at most ten. Units that carry no information are marked as inactive.
     """
     traversal = workflows.traverse_to(output, reporter(), model=model).result
     units = traversal["units"]
@@ -24,6 +24,7 @@ def traverse(model: str | None, output: str) -> Result:
         for unit in units.traversed.tolist()
     ]
     line = (
-        f"{len(facts)} of {len(units.rate)} units saved to {output}; {int(units.active.sum())} of all units are active"
+        f"Picture of {len(facts)} of {len(units.rate)} units saved to {output};"
+        f" {int(units.active.sum())} of all latent units are active"
     )
     return Result({"output": output, "steps": list(traversal["steps"]), "units": facts}, [line])

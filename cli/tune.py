@@ -39,17 +39,17 @@ class Duration(click.ParamType[float]):
         type=click.IntRange(1),
         default=DEFAULT_TRIALS,
         show_default=True,
-        help="Number of trials in total.",
+        help="Total number of trials, including those of an interrupted search.",
     ),
     click.option(
         "--time",
         "seconds",
         type=Duration(),
-        help="Time limit for the trials, such as 90s, 20m or 1h30m; the comparison at the end takes extra time.",
+        help="Time limit for the trials, such as 90s, 20m or 1h30m. The comparison at the end takes additional time.",
     ),
     o.output_option(
         "",
-        "Folder of the search; an unfinished search in this folder is continued.",
+        "Folder of the search. An unfinished search in this folder is continued.",
         shown="tuning/<data>",
         metavar="DIR",
     ),
@@ -68,10 +68,11 @@ def tune(
 ) -> Result:  # fmt: skip
     """Find good settings for a fit, using normal images only.
 
-    DATA is a data set as for fit. The search varies the model's size, likelihood, beta, KL warm-up and learning rate.
-    Each trial fits a model on one part of the normal images and measures how well it separates a second part from
-    pseudo-anomalies, which are made by altering images of that part. At the end, the best settings are compared with
-    the initial ones on a third part, and saved in best.toml, for fit --spec.
+    DATA is a data set as for `vaeguard fit`; the default is digits. The search varies the size of the model, the
+    likelihood, beta, the KL warm-up and the learning rate. Each trial fits a model on one part of the normal images and
+    measures how well the model separates a second part from pseudo-anomalies, which are altered images of the second
+    part. At the end, the best settings are saved in best.toml, a file for `vaeguard fit --spec`, and compared with the
+    initial settings on a third part.
 
     To continue an interrupted search, run the same command again.
     """

@@ -17,11 +17,11 @@ from .output import Result
     click.argument("data"),
     o.split_option,
     o.output_option("", "Folder for the images.", shown="<data>-<split>", metavar="DIR"),
-    o.download_option,
+    click.option("--download", is_flag=True, help="Download the named data set if it is missing."),
     o.json_option,
 )
 def unpack(data: str, split: Any, output: str | None, *, download: bool) -> Result:
-    """Save a data set as PNG files, one folder per class.
+    """Save a data set as PNG files, in one folder per class.
 
     DATA is a named data set, a folder of IDX files, or an IDX, .npz, .npy, tar or Parquet file.
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @command(
     click.argument("folders", nargs=-1, required=True, metavar="FOLDER..."),
     o.model_option,
-    o.output_option("scores.csv", "Table to append to: .csv, .parquet or .jsonl."),
+    o.output_option("scores.csv", "Table to extend, a .csv, .parquet or .jsonl file."),
     o.fpr_option,
     o.heatmaps_option,
     o.engine_option,
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 def watch(folders: tuple[str, ...], output: str, **options: Any) -> None:
     """Score new images in folders as they arrive, until interrupted.
 
-    FOLDER can also be a glob in quotes. Flagged images are printed at once, with their p-values. If an image is
-    overwritten, it is scored again and gets a new row. A file that cannot be read is listed as an error once it has not
-    changed for a minute. A lasting change of the p-values, or of the brightness, sharpness or size of the images, is
-    reported as drift and listed in <output>.drift.jsonl. The chance of a false drift alarm is at most 1 % for the whole
+    FOLDER can also be a glob in quotes. The path and the p-value of each flagged image are printed at once. If an image
+    is overwritten, it is scored again and gets a new row in the table. A file that cannot be read is listed in
+    <output>.errors.csv once it has not changed for a minute.
+
+    A lasting change of the p-values, or of the brightness, sharpness or size of the images, is printed as drift and
+    listed in <output>.drift.jsonl. If nothing changes, the chance of any such alarm is at most 1 in 100 for the whole
     watch.
 
     Ctrl-C stops the watch; to continue with the same table, run the same command again.

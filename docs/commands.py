@@ -16,13 +16,13 @@ PAGE = Path(__file__).parent / "reference" / "commands.md"
 WIDTH = 100
 HEAD = """# Commands
 
-The help of every command, with all settings. `--set NAME=VALUE` reaches every setting that is listed below a command's
-options. The [exit codes](files.md#exit-codes) are the same for all.
+The help of every command, with all settings. `--set NAME=VALUE` changes any setting that is listed below the options of
+a command. The [exit codes](files.md#exit-codes) are the same for all commands.
 
 ## Shell completion
 
-To complete commands, options, their values and paths with Tab, add one line to the start-up file
-of your shell, and open a new shell:
+To complete commands, options, their values and paths with Tab, add the line for your shell to the file in this table,
+and open a new shell:
 
 | shell | file | line |
 | --- | --- | --- |

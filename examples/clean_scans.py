@@ -2,7 +2,7 @@
 
 python examples/clean_scans.py [FOLDER]
 
-The scans are made up: lines of text on stained, noisy paper. For your own, remove `make_scans`.
+The program first makes scans: lines of text on stained, noisy paper. For scans of your own, remove `make_scans`.
 """
 
 import sys
@@ -29,7 +29,7 @@ def make_scans(target: Path, count: int) -> None:
 
 
 make_scans(folder / "scans", 2)
-outputs = vaeguard.DenoiseOutputs(residual=True)  # the exact difference, so that nothing is lost
+outputs = vaeguard.DenoiseOutputs(residual=True)  # without residuals, the originals cannot be restored
 done = vaeguard.denoise_scans(folder / "scans", folder / "clean", outputs=outputs)
 print(f"{done.pages} pages cleaned in {done.seconds:.1f} s; {len(done.look_first)} of them to check: {done.output}")
 vaeguard.undo_scans(folder / "clean", folder / "originals")

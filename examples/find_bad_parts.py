@@ -1,6 +1,6 @@
-"""Find bad parts in a folder: learn from 40 good ones, score new ones into a table, and say where they look bad.
+"""Find bad parts in a folder: learn from 40 good parts, score new parts, and say where flagged parts look bad.
 
-python examples/find_bad_parts.py [FOLDER]      (the parts are made up; for your own, remove `make_parts`)
+python examples/find_bad_parts.py [FOLDER]   (the program makes the pictures; to use your own, remove `make_parts`)
 """
 
 import sys
@@ -16,7 +16,7 @@ random = np.random.default_rng(0)
 
 
 def make_parts(target: Path, count: int, *, bad: bool = False) -> None:
-    """Write pictures of `count` discs with some noise, which are scratched if they are `bad`."""
+    """Write pictures of `count` discs with some noise; `bad` discs have a scratch."""
     target.mkdir(parents=True)
     for number in range(count):
         part = Image.new("L", (96, 96), 90)

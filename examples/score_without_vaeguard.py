@@ -13,17 +13,17 @@ import vaeguard
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "example-deployment")
 
-# On the machine where the model is fitted: digits 0 to 8 are normal, 9 is an anomaly.
+# On the machine where the model is fitted: fit it on the digits 0 to 8, so that a 9 is an anomaly, and export it.
 digits = vaeguard.open_images("digits", split="train")
 detector = vaeguard.fit(digits, normal_classes="0-8", run=folder / "run", epochs=20)
 parity = vaeguard.export(detector, folder / "model.onnx", images=digits.images[:64])
 print(f"compared with PyTorch on {parity.images} images: largest relative error {max(parity.errors.values()):.1e}")
 
-# On the machine where the model runs: no PyTorch and no vaeguard, only the file, NumPy and ONNX Runtime.
+# On the machine where the model runs: score with NumPy and ONNX Runtime alone. Only the images come from vaeguard.
 test = vaeguard.open_images("digits", split="test")
 images, labels = np.asarray(test.images[:]), np.asarray(test.labels)
 options = onnxruntime.SessionOptions()
-options.log_severity_level = 3  # without the warning that the input `fpr` is optional
+options.log_severity_level = 3  # hides the warning that the input `fpr` has a default
 session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
 score, p_value = session.run(["score", "p_value"], {"image": images})
 for fpr in (0.01, 0.05, 0.1):

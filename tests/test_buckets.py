@@ -223,7 +223,7 @@ def test_a_table_appears_in_a_bucket_with_all_that_belongs_to_it(kinds, store, b
     assert not any(b"/vaeguard-" in store.get(f"out/{name}") for name in beside)
     with store.counted() as requests:
         again = run(tmp_path, *arguments, "--fpr", "0.3", "--no-report")
-    assert "39 of them scored before" in again.stdout
+    assert "39 of them in earlier runs" in again.stdout
     assert requests["GET"] <= 7  # the model, and what lay at the output: no image but the broken one
     assert [key for key in store.keys("out/") if not key.endswith("/")] == [f"out/{name}" for name in beside[:3]]
     named = run(
@@ -260,7 +260,7 @@ def test_a_killed_writer_leaves_whole_parts_which_are_taken_up_again(kinds, stor
     assert all(store.get(key).endswith(b"\n") for key in keys if key.endswith(".csv"))
     again = [sys.executable, "-c", SMALL_PARTS.format(""), *arguments]
     last = subprocess.run(again, check=False, cwd=tmp_path, capture_output=True, text=True)
-    assert "of them scored before" in last.stdout
+    assert "of them in earlier runs" in last.stdout
     assert store.get("killed/scores.csv") == (tmp_path / "scores.csv").read_bytes()
     assert not store.keys("killed/scores.csv.job")
 
@@ -367,9 +367,9 @@ def test_scans_are_cleaned_from_a_bucket_into_a_bucket(store, printed, tmp_path)
     assert "s3://bucket/scans/c.png" in store.get("clean/pages.csv.errors.csv").decode()
     assert json.loads(store.get("clean/a.png.json"))["root"] == "s3://bucket/scans"
     again = run(tmp_path, "denoise", "s3://bucket/scans", "-o", "s3://bucket/clean")
-    assert "2 finished earlier" in again.stdout
+    assert "2 of the files in earlier runs" in again.stdout
     mixed = [run(tmp_path, "denoise", "s3://bucket/scans", "-o", "local") for _ in range(2)]
-    assert "2 finished earlier" in mixed[1].stdout
+    assert "2 of the files in earlier runs" in mixed[1].stdout
     assert "'s3://bucket/clean' is a URL" in run(tmp_path, "undo", "s3://bucket/clean").stderr
 
 

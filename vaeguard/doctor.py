@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vaeguard.packages import FULL, LIGHT, has, install_line, installed, is_light
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -149,11 +150,11 @@ def check_distributions() -> Check:
     there = installed((FULL,)).get(FULL, "a checkout")
     if is_light():
         return Check(
-            "vaeguard", "ok", f"{there}, without the packages for training; to add them, run: {install_line()}"
+            "vaeguard", "ok", f"{there}, without the packages for training", f"if you need them: {install_line()}"
         )
     if has(FULL) and has(LIGHT):
         remedy = f"pip uninstall -y {FULL} {LIGHT} && {install_line()}"
-        return Check("vaeguard", "fail", f"{FULL} and {LIGHT} overwrite each other", remedy)
+        return Check("vaeguard", "fail", f"{FULL} and {LIGHT} are installed, and overwrite each other's files", remedy)
     return Check("vaeguard", "ok", there)
 
 
@@ -164,7 +165,7 @@ def check_packages() -> list[Check]:
     try:
         stated = [Requirement(text) for text in _requirements()]
     except (OSError, KeyError, ValueError) as error:
-        advice = f"run `{install_line()}`, or `pip install -e .` in a checkout of vaeguard"
+        advice = f"install vaeguard again: {install_line()}, or pip install -e . in its checkout"
         return [Check("packages", "fail", f"vaeguard's own requirements cannot be read ({error})", advice)]
     # The user may choose among the packages of ONNX Runtime, which `check_onnx_packages` checks.
     stated = [package for package in stated if package.name not in ONNX_RUNTIMES]
@@ -200,7 +201,7 @@ def check_onnx_packages(versions: dict[str, str]) -> Check:
     wanted = _wanted_onnxruntime()
     if len(versions) > 1:
         remedy = f'pip uninstall -y {" ".join(versions)} && pip install "{wanted}"'
-        return Check("ONNX Runtime package", "fail", f"{found}: they overwrite each other", remedy)
+        return Check("ONNX Runtime package", "fail", f"{found}: these packages overwrite each other's files", remedy)
     if not versions:
         return Check("ONNX Runtime package", "fail", found, f'pip install "{wanted}"')
     ((name, version),) = versions.items()
@@ -213,12 +214,13 @@ def check_onnx_packages(versions: dict[str, str]) -> Check:
 def check_torch(probe: dict[str, Any] | str) -> Check:
     """Check that PyTorch can be imported, and that it computes on the CUDA device, if any."""
     if isinstance(probe, str):
-        return Check("PyTorch", "fail", probe, "to train models, run: pip install --force-reinstall torch torchvision")
+        advice = "training needs PyTorch: pip install --force-reinstall torch torchvision"
+        return Check("PyTorch", "fail", probe, advice)
     devices = ", ".join(probe["devices"])
     built = f"built for CUDA {probe['cuda']}" if probe["cuda"] else "built for the CPU"
-    found = f"{probe['version']}, {built}, {devices or 'no CUDA device'}, {probe['threads']} threads"
+    found = f"{probe['version']}, {built}, {devices or 'no CUDA device'}, {counted(probe['threads'], 'thread')}"
     if probe["problem"]:
-        advice = "update the GPU's driver, or choose the device cpu"
+        advice = "update the driver of the GPU, or run commands with --device cpu"
         return Check("PyTorch", "fail", f"{found}; computing on the GPU fails: {probe['problem']}", advice)
     return Check("PyTorch", "ok", found)
 
@@ -243,7 +245,7 @@ def check_onnxruntime(probe: dict[str, Any] | str, *, gpu: bool) -> Check:
     if used == "CPU" and gpu:
         advice = (
             "PyTorch sees a GPU that ONNX Runtime does not use; install PyTorch and ONNX Runtime for the same CUDA"
-            " version, or choose the device cpu"
+            " version, or run commands with --device cpu"
         )
         return Check("ONNX Runtime", "warn", found, advice)
     return Check("ONNX Runtime", "ok", found)
@@ -255,9 +257,8 @@ def check_telemetry() -> Check:
     found = f"ORT_DISABLE_TELEMETRY={value}"
     if value == "1":
         return Check("telemetry", "ok", f"{found}: ONNX Runtime sends no usage data")
-    return Check(
-        "telemetry", "warn", f"{found}: ONNX Runtime may send usage data", "unset ORT_DISABLE_TELEMETRY, or set it to 1"
-    )
+    advice = "unset ORT_DISABLE_TELEMETRY, or set it to 1"
+    return Check("telemetry", "warn", f"{found}: ONNX Runtime may send usage data", advice)
 
 
 def check_processor() -> Check:
@@ -266,7 +267,9 @@ def check_processor() -> Check:
 
     total, usable = os.cpu_count() or 1, cores()
     settings = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if os.environ.get(name)}
-    found = ", ".join([f"{usable} of {total} cores usable", *(f"{name}={value}" for name, value in settings.items())])
+    found = ", ".join(
+        [f"{usable} of {total} cores can be used", *(f"{name}={value}" for name, value in settings.items())]
+    )
     for name, value in settings.items():
         if not value.isdecimal() or not 1 <= int(value) <= usable:
             return Check("processor", "warn", found, f"set {name} to a number from 1 to {usable}, or unset it")
@@ -278,7 +281,7 @@ def check_cache() -> Check:
     from vaeguard.data.cache import cache_folder
 
     folder = cache_folder()
-    advice = "set $VAEGUARD_CACHE to a folder with enough space"
+    advice = "set $VAEGUARD_CACHE to a writable folder with enough space"
     try:
         existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
         used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -298,14 +301,14 @@ def check_data(data_dir: str | Path | None) -> Check:
     from vaeguard.data.named_sets import data_folder, find_sets
 
     folder = data_folder(data_dir)
-    advice = f"set {'`data_dir`' if data_dir else '$VAEGUARD_DATA'} to the folder of the data sets"
+    advice = "set $VAEGUARD_DATA to the folder of the data sets"
     try:
         names = find_sets(folder)
     except OSError as error:
         return Check("data sets", "warn", f"{folder}: {error.strerror}", advice)
     if (data_dir or os.environ.get("VAEGUARD_DATA")) and not folder.is_dir():
         return Check("data sets", "warn", f"{folder} does not exist", advice)
-    digits = "; digits are built in" if installed(("scikit-learn",)) else ""
+    digits = "; the data set digits is built in" if installed(("scikit-learn",)) else ""
     return Check("data sets", "ok", f"{folder}: {', '.join(names) or 'none'}{digits}")
 
 

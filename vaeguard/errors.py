@@ -34,7 +34,7 @@ class UsageError(VaeguardError, ValueError):
 
 
 class InputsSkippedError(VaeguardError):
-    """The work is done, but some inputs were left out, mostly because they cannot be read; each is listed."""
+    """The work is done, but some inputs were skipped, mostly because they cannot be read; each is listed."""
 
     exit_code = 3
 

@@ -35,8 +35,8 @@ def add_options(parser: ArgumentParser) -> None:
     group.add_argument(
         "--vaeguard",
         choices=("ocr", "page"),
-        help="ocr: clean only the images that the OCR engine reads; page: also clean the pages of the PDF, which"
-        " needs --force-ocr or --deskew",
+        help="What to clean: with ocr, only the images that the OCR engine reads; with page, also the pages of the PDF,"
+        " which needs --force-ocr or --deskew.",
     )
 
 

@@ -100,7 +100,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         TypeError
-            There are `others`, such as `sample_weight`: every row counts alike.
+            Other parameters are given, such as `sample_weight`, which are not supported.
         ValueError
             `X`, `y` or a parameter cannot work.
         VaeguardError
@@ -242,7 +242,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 class VAEDetector(OutlierMixin, _Estimator):  # type: ignore[misc]
     """A VAE as scikit-learn's outlier detector: `predict` gives −1 for anomalies, and higher scores are more normal.
 
-    The model scales the columns of a table itself, and whitens them where there are more columns than rows. If `X` has
+    The model scales the columns of a table itself, and whitens them if there are more columns than rows. If `X` has
     fewer than 100 rows, none is held out: every row is used to train the model, and to shape and rank the score.
     Photographs, images of at least 96 pixels a side, are learned by the features of a pretrained network unless `kind`
     is given; from 20 photographs on, all train the model, and each is ranked by a model that has not seen it.

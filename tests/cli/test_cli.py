@@ -147,7 +147,7 @@ def test_option_defaults_are_the_specs_own(tmp_path):
     text = " ".join(run(tmp_path, "fit", "--help-all").stdout.split())
     from vaeguard import ModelSpec, TrainSpec
 
-    assert f"compresses an image. [default: {ModelSpec().sized().latent}; for features 32; for" in text
+    assert f"to this many numbers. [default: {ModelSpec().sized().latent}; for features 32; for" in text
     assert f"order of the images and the noise. [default: {TrainSpec().seed}]" in text
     training = TrainSpec().sized(ModelSpec().view)
     assert f"[default: {training.learning_rate:g}; for features" in text
@@ -516,7 +516,7 @@ def test_export_score_evaluate_and_verify_with_one_file(home):
     assert len({round(found["terms"]["score"]["roc_auc"], 4) if "terms" in found else 0 for found in evaluations}) == 1
     verified = run(home, "verify", "model.onnx", "-m", "runs/quick")
     assert verified.returncode == 0, verified.stderr
-    assert "agrees with PyTorch" in verified.stdout
+    assert "agrees with the PyTorch model" in verified.stdout
     assert_complains(
         run(home, "verify", "model.onnx", "-m", "runs/quick", "--tolerance", "1e-12"), 4, "has a relative error of"
     )
@@ -605,13 +605,13 @@ def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
     assert [(scan["path"], len(scan["pages"])) for scan in found["scans"]] == [("a.png", 1), ("box/b.tif", 1)]
     lines = run(tmp_path, "denoise", "scans", "--dry-run").stdout.splitlines()
     assert lines[0].startswith("a.png: 1 page of ")
-    assert lines[-1].startswith("Would restore 2 pages in 2 files, 0.01 MP, in about ")
+    assert lines[-1].startswith("Would clean 2 pages in 2 files, 0.01 MP, in about ")
     assert not (tmp_path / "scans-clean").exists()
     done = run(tmp_path, "denoise", "scans")
     assert done.returncode == 0, done.stderr
     assert "Output: scans-clean" in done.stderr
     assert done.stdout.startswith("2 pages in 2 files processed; 0.01 MP")
-    assert "2 finished earlier" in run(tmp_path, "denoise", "scans").stdout
+    assert "2 of the files in earlier runs" in run(tmp_path, "denoise", "scans").stdout
     options = (
         "--strength",
         "0.5",
@@ -636,9 +636,9 @@ def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
     assert_complains(run(tmp_path, "undo", "scans-clean"), 3, "2 files were skipped")
     assert json.loads(run(tmp_path, "check", "full", "--json").stdout)["files"] == 6
     (tmp_path / "full/a.png").write_bytes(b"retouched")
-    assert_complains(run(tmp_path, "check", "full"), 4, "1 file fails the check", "full/a.png")
+    assert_complains(run(tmp_path, "check", "full"), 4, "1 file failed the check", "full/a.png")
     some = run(tmp_path, "denoise", "scans/a.png", "scans/box/b.tif", "-o", "scans-clean")
-    assert "2 finished earlier" in some.stdout, some.stderr
+    assert "2 of the files in earlier runs" in some.stdout, some.stderr
 
 
 @pytest.mark.parametrize(

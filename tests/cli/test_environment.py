@@ -38,7 +38,7 @@ def test_an_output_that_is_full_is_named(home):
     line = f"'{COMMAND}' score images -m m.onnx -o s.csv > /dev/full"
     done = subprocess.run(["sh", "-c", line], cwd=home, check=False, capture_output=True, text=True)
     assert done.returncode == 1
-    assert re.search("error: stdout, or a file: No space left on device", done.stderr)
+    assert re.search("error: cannot access stdout or a file: No space left on device", done.stderr)
 
 
 def test_a_user_without_a_home_gets_no_folder_called_tilde(tmp_path, monkeypatch):

@@ -306,7 +306,7 @@ def test_where_nobody_listens_and_without_ray_one_sentence_says_what_to_do(home,
     assert done.returncode == 2
     assert "error: --cluster needs Ray, which is not installed; run: pip install 'vaeguard[cluster]'" in done.stderr
     both = run(home, "score", "images", "-m", "model.onnx", "-o", "x.csv", "--cluster", "local", "--piece", "1/2")
-    assert "use either --piece, for one share of a job, or --cluster" in both.stderr
+    assert "--piece does one share of a job, and --cluster does the whole job" in both.stderr
 
 
 def test_a_worker_of_another_version_or_with_another_model_refuses(home):

@@ -424,7 +424,7 @@ def test_a_pdf_that_grows_much_is_named_in_both_runs(pages_of_jpegs, monkeypatch
         done = denoise_scans("scans", "clean", outputs=outputs, device="cpu")
         before, after = (Path(folder, "book.pdf").stat().st_size / 1000 for folder in ("scans", "clean"))
         assert after > 1.05 * before
-        note = f"1 PDF grew to more than 1.05 times the original size: 'book.pdf' ({before:.0f} KB to {after:.0f} KB)"
+        note = f"1 PDF grew to more than 1.05 times the original size: 'book.pdf' ({before:.0f} kB to {after:.0f} kB)"
         assert (done.notes, done.resumed) == ((note,), resumed)
 
 

@@ -19,4 +19,4 @@ def test_spots_that_go_with_their_table_are_named(bars_onnx, tmp_path, monkeypat
     assert not any("spots" in line for line in said)
     workflows.score_table(["images"], "scores.csv", reporter, fpr=0.01, **options)
     assert not Path("spots.csv").exists()
-    assert "note: 'spots.csv' listed spots of the earlier table and was removed" in said
+    assert "note: 'spots.csv' was removed, because it listed the spots of the earlier table" in said

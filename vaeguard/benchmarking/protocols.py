@@ -117,23 +117,22 @@ class BenchmarkSpec:
     name : str
         A key of `BENCHMARKS`.
     data : str or None
-        `one-class-out`, `one-class`: a data set with train and test part and classes. `ood`: pairs
-        `normal:anomalous`, separated by commas. `tables`: names of tables. `defects`: names of sets. None takes the
-        default ones.
+        `one-class-out`, `one-class`: a data set with train and test part and classes. `ood`: pairs `normal:anomalous`,
+        separated by commas. `tables`: names of tables. `defects`: names of sets. None takes the default data.
     classes : str or None
         `one-class-out`, `one-class`: which classes take their turn, `"0-3"` or names; None means all.
     seeds : int or None
         Number of repetitions, with seeds 0, 1, ...; None means 10 for `tables`, else 3.
     fits : tuple of str
-        Ways to fit our own method, `guided`, `unlabelled`, `features`, `patches`; empty means the benchmark's default.
+        Ways to fit our own method: `guided`, `unlabelled`, `features`, `patches`; empty means the benchmark's default.
     baselines : bool
         Also measure simple methods on the same split.
     limit : int or None
         At most this many training and this many test examples; the report is then marked as a trial.
     size : (H, W) or None
-        `defects`: images are scaled to this height and width in pixels; None takes each set's own.
+        `defects`: images are scaled to this height and width in pixels; None takes the default size of each set.
     data_dir : path or None
-        The folder of the named data sets; None takes $VAEGUARD_DATA, else `data`.
+        The folder of the named data sets; None takes $VAEGUARD_DATA if it is set, else `data`.
     download : bool
         Download missing image sets and weights of networks.
 
@@ -146,30 +145,33 @@ class BenchmarkSpec:
     name: str
     data: str | None = setting(
         None,
-        "Data set, such as digits, mnist or fashion-mnist. For ood: pairs of data sets, each written as"
-        " normal:anomalous. For tables and defects: names of tables or data sets.",
-        unset="mnist; for ood, tables and defects: every pair, table or data set that the benchmark knows",
+        "Data to use. For one-class-out and one-class: a data set, such as digits, mnist or fashion-mnist. For ood:"
+        " pairs of data sets, written as normal:anomalous. For tables and defects: names of tables or data sets.",
+        unset="mnist; for ood: four pairs; for tables and defects: every table or data set that is known",
     )
     classes: str | None = setting(
-        None, "For one-class-out and one-class: use only these classes, each in turn.", unset="all"
+        None,
+        "For one-class-out and one-class: only these classes take their turn as the anomaly or as the normal class.",
+        unset="all",
     )
     seeds: int | None = setting(
         None, "Number of repetitions, with seeds 0 to N-1.", unset=f"{Benchmark.seeds}; for tables: 10"
     )
     fits: tuple[str, ...] = setting(
         (),
-        "Kinds of fit to measure: guided, unlabelled, features, patches.",
+        "Kinds of fit to measure: guided (the model learns to tell the normal classes apart), unlabelled (the model"
+        " ignores the classes), features (of a pretrained network), patches.",
         unset="every kind that suits the benchmark; for defects: features,patches",
     )
-    baselines: bool = setting(True, "Also measure simple methods for comparison.")
+    baselines: bool = setting(True, "For comparison, also measure simple methods.")
     limit: int | None = setting(
         None, "Use at most this many training examples and this many test examples; for trial runs only.", unset="all"
     )
     size: tuple[int, int] | None = setting(
-        None, "For defects: scale images to this height and width.", unset="a size of its own for each data set"
+        None, "For defects: scale images to this height and width.", unset="chosen for each data set"
     )
     data_dir: str | Path | None = None
-    download: bool = setting(False, "Download missing image sets and networks.")
+    download: bool = setting(False, "Download data sets and networks that are missing.")
 
     __repr__ = brief_settings
 

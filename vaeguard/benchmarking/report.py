@@ -48,11 +48,11 @@ class BenchmarkReport:
     spec : BenchmarkSpec
         The settings of the benchmark.
     plan : BenchmarkPlan
-        The planned cells, the data that is missing, and the published results.
+        The planned cells (each of one method, case and seed), the missing data, and the published results.
     cells : list of dict
         The finished cells, in the order of the plan.
     failures : dict of str
-        Why each failed cell failed, by the cell's name.
+        The reason for each failure, by the name of the cell.
     command : str
         The command line.
     """
@@ -115,7 +115,7 @@ class BenchmarkReport:
         }
 
     def write(self, folder: Path) -> None:
-        """Write `report.json` and `report.html` into `folder`, each one whole.
+        """Write `report.json` and `report.html` into `folder`; each file appears only when it is complete.
 
         Raises
         ------

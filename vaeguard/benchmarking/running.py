@@ -38,13 +38,13 @@ def benchmark(
     progress: Progress | None = None,
     **settings: Any,
 ) -> BenchmarkReport:
-    """Measure every cell of a benchmark and write `report.json` and `.html` into the folder `output`.
+    """Measure every cell of a benchmark and write `report.json` and `report.html` into the folder `output`.
 
-    Each cell, one method, case and seed, is kept in `output/cells.jsonl` when it is finished. The same call again
-    measures only the missing cells: a cell is reused if settings, data, split and `cells.METHOD` are the same. If a
-    cell fails, it is listed in the report, and the others are still measured. The report is written at the end, even if
-    the run is interrupted. More classes, pairs, tables, seeds or fits extend the report; a run that would drop an
-    earlier cell is refused.
+    A cell is the measurement of one method on one case with one seed. Each finished cell is kept in
+    `output/cells.jsonl`. The same call again measures only the missing cells: a cell is reused if its settings, data,
+    split and version (`cells.METHOD`) are the same. If a cell fails, it is listed in the report, and the others are
+    still measured. The report is written at the end, even if the run is interrupted. More classes, pairs, tables, seeds
+    or fits extend the report; a run that would drop an earlier cell is refused.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def benchmark(
     command : str
         The command line, which the report names.
     progress : callable, optional
-        Called with the work done, the work in all (in hundredths of a fit), a line of text.
+        Called with the work done and all work, both in hundredths of a fit, and a line of text.
     **settings
         Single settings by name in place of those in `model` and `training`, as for `fit`.
 
@@ -71,7 +71,7 @@ def benchmark(
         The data does not suit the benchmark, `output` contains the report of another benchmark, or the new report would
         lose cells: fewer are requested, they were measured with different settings, or their file is missing.
     VaeguardError
-        None of the data is there, the folder cannot be written, or another process is writing to it.
+        None of the data was found, the folder cannot be written, or another process is writing to it.
     """
     folder = Path(output)
     _check_report(folder, spec)
@@ -93,7 +93,7 @@ def _measure(plan: BenchmarkPlan, file: CellFile, failures: dict[str, str], prog
     todo = [job for job in plan.jobs if job.digest() not in file.cells]
     total, done = sum(job.cost for job in todo), 0
     for number, job in enumerate(todo, 1):
-        place = f"cell {number} of {len(todo)}, {job.cell}"
+        place = f"measurement {number} of {len(todo)}, {job.cell}"
         progress(done, total, place)
         try:
             file.measure(job, _within(progress, (done, job.cost, total), place))

@@ -80,7 +80,7 @@ def open_images(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> ImageSet:
-    """Open a data set: its name, a folder, an image file, a glob of these, an array, a tar archive, a Parquet file.
+    """Open a data set by its name, or a folder, image file, glob, array file, tar archive or Parquet file.
 
     `split` chooses the part of a named set, of a folder or tar archive with `train` and `test` in it, of an `.npz` with
     both, and of a folder of Parquet files whose names begin with `train` and `test`. Named sets take precedence over

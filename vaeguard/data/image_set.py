@@ -44,7 +44,7 @@ class ImageSet:
     class_names : tuple of str
         Empty where `labels` is None.
     paths : sequence of str
-        Identity of each image: its file, or like `mnist/test/00017`.
+        A name for each image: the path of its file, or a name such as `mnist/test/00017`.
     fingerprint : str
         SHA-256 (hex) over the content.
     errors : tuple of (path, reason)

@@ -122,9 +122,9 @@ class ImageRule:
     Attributes
     ----------
     size : (H, W) or None
-        Height and width in pixels; None keeps each image's own.
+        Height and width in pixels; None keeps the size of each image.
     channels : int or None
-        1 grey, 3 RGB, 4 RGBA; None takes the file's own, 1 for grey and 3 for colour. 2 is only for arrays that have 2
+        1 grey, 3 RGB, 4 RGBA; None takes 1 for a grey file and 3 for a file in colour. 2 is only for arrays that have 2
         channels already.
     pixel_range : (black, white) or None
         The values of files of 16 bits that are black and white, from 0 to 65535; None is the full range.
@@ -132,8 +132,8 @@ class ImageRule:
         The longest side, in pixels, to which a data set of larger files is scaled down if `size` is None; None is that
         of `choice.default_size`.
     regions : bool or None
-        Whether one more channel holds the region of each image, see `own_regions`; None if an image of the data set
-        has one.
+        Whether an additional channel holds the region of each image, see `own_regions`; None: if an image of the data
+        set has a region.
     """
 
     size: tuple[int, int] | None = None

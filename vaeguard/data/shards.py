@@ -227,7 +227,7 @@ class Shards:
                     held.append(np.array([wanted[valid_text(path)] for path in batch.paths], np.int64))
                     self.errors |= dict(batch.errors)
                 if progress:
-                    progress(last, len(self), "a sample of the images")
+                    progress(last, len(self), "images of a sample")
             found = np.concatenate(held) if held else np.empty(0, np.int64)
             if not len(found):
                 raise VaeguardError(f"none of a sample of {most} images in {self.sources[0].place!r} can be read")

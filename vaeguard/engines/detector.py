@@ -31,7 +31,7 @@ BLOCK_VALUES = 256 * 32 * 32
 
 
 class Detector(Engine):
-    """An engine that inspects images; its subclasses `run` blocks of at most `block` images.
+    """A fitted or exported model that inspects images; its subclasses `run` blocks of at most `block` images.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Detector(Engine):
     term_names : tuple of str
         The terms that the graph returns.
     device : str
-        The device that it runs on: `cpu`, `cuda` or `tensorrt`.
+        The device that the detector runs on: `cpu`, `cuda` or `tensorrt`.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Detector(Engine):
     block, least : int
         The largest number of images that `run` takes; if memory runs out, `block` is halved, down to `least`.
     parallel : int
-        The number of threads that inspect fastest side by side.
+        The number of threads with which inspecting several blocks at the same time is fastest.
     """
 
     def __init__(self, record: ModelRecord, term_names: tuple[str, ...], device: str) -> None:
@@ -108,9 +108,10 @@ class Detector(Engine):
         return self._inspection(outputs)
 
     def inspect_tiles(self, tiles: Images, first: Firsts, *, pictures: bool = False) -> Inspection:
-        """Inspect `tiles` as `inspect` does images, but each by itself, shape (N, C, H, W) as the graph takes them.
+        """Inspect each of the `tiles`, shape (N, C, H, W) as the graph takes them, without combining their results.
 
-        `first`, int64 (N, 2), holds the first row and column of each. A model without tiles takes whole images.
+        `first`, int64 (N, 2), holds the first row and column of each tile in its image. A model without tiles takes
+        whole images.
         """
         tiles = self.prepared(as_images(tiles, self.info, self.info.graph_shape))
         outputs = self._empty(len(tiles), self.info.graph_shape, pictures=pictures)
@@ -162,8 +163,8 @@ class Detector(Engine):
         images : ndarray
             As for `inspect`.
         sizes : sequence of (height, width), optional
-            Sizes of the original images in pixels; the spots are then given in their pixels, otherwise in those of
-            `images`.
+            Sizes of the original images in pixels; positions of spots are then in pixels of the original images,
+            otherwise in pixels of `images`.
 
         Returns
         -------

@@ -53,8 +53,8 @@ def export(
 
     The input is `image`, shape (N, C, H, W) with any N; the outputs are `score`, `p_value`, `anomaly`, the terms,
     `restored` and `heatmap`. The optional input `fpr` is the false-alarm rate for `anomaly`. The input and outputs of a
-    model with tiles are those of one tile; if it has a region, the input `first`, int64 (N, 2), holds the first row and
-    column of each.
+    model with tiles are those of one tile; if the model has a region, the input `first`, int64 (N, 2), holds the first
+    row and column of each tile in its image.
 
     Parameters
     ----------

@@ -35,7 +35,8 @@ class Inspection:
         calibration images (at least 10 of them), the share is that of a generalised Pareto tail; see
         docs/explanation/score.md.
     p_value : float32 (N,)
-        Split-conformal p-value, from 1 / (1 + n) to 1: share of n calibration images that are at least as anomalous.
+        Split-conformal p-value, from 1 / (1 + n) to 1: the share of images that are at least as anomalous, among the n
+        calibration images and the image itself.
     terms : dict of float32 (N,)
         The separate terms of the score by name: `recon_error`, `kl`, `neg_elbo`, ...
     restored : float32 (N, C, H, W) or None
@@ -80,8 +81,8 @@ class DetectorInfo:
     fitted_on : uint64 (n,) or None
         Digests (`image_set.digests_of`) of the images for training and early stopping; None if unknown.
     out_of_fold : float32 (n, 2 + terms) or None
-        Score, p-value among the others, and terms of these images, each by a model that had not seen its fold; None
-        for a fit without folds.
+        Score, p-value among the others, and terms of each image of `fitted_on`, by a model that had not seen the fold
+        of the image; None for a fit without folds.
     """
 
     record: ModelRecord
@@ -130,7 +131,7 @@ class DetectorInfo:
         return self.record.normal_classes
 
     def rate(self, fpr: float | None = None) -> float:
-        """The false-alarm rate `fpr` or, if it is None, the one of the export; that of a fit is 0.05.
+        """The false-alarm rate `fpr` or, if it is None, that of the export; 0.05 for a model that was not exported.
 
         Raises
         ------
@@ -170,7 +171,7 @@ class DetectorInfo:
 
     @property
     def heatmap_scale(self) -> float | None:
-        """The heatmap value that gets the last colour, of the most anomalous normal pixels; None if unknown."""
+        """The value of a heatmap that gets the last colour, above nearly all normal pixels; None if unknown."""
         return self.record.calibration.heatmap_scale
 
     @property

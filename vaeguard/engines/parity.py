@@ -67,7 +67,7 @@ class Parity:
         Number of neighbours in the reference's order of scores that changed places, although their scores differ by
         more than the tolerance.
     decisions : int
-        Number of decisions at false-alarm rates of 1, 5 and 10 % that differ.
+        Number of decisions whether to flag an image, at false-alarm rates of 1, 5 and 10 %, that differ.
     same_bits : bool
         Whether an image gave the same bits in batches of 1, 7, 64 and 256; required in float32 on the CPU.
     problems : tuple of str

@@ -78,7 +78,7 @@ class Measurement:
     metrics : tuple of Metrics
         The combined score first, then every term.
     pixels : PixelMetrics or None
-        How well the heatmaps point at the defects; None without masks.
+        How well the heatmaps locate the defects; None without masks.
     seconds : float
         How long scoring took.
     """
@@ -106,11 +106,11 @@ class Evaluation:
     classes : tuple of ClassResult
         One per class that has images, in the order of the data.
     pixels : PixelMetrics or None
-        How well the heatmaps point at the defects; None without masks.
+        How well the heatmaps locate the defects; None without masks.
     note : str or None
         A warning: no image can be flagged at this rate, or images were left out.
     independent : bool
-        Whether (nearly) all normal images are new to the model; only then do their false alarms predict those of new
+        Whether (nearly) all normal images are new to the model; only then does their false-alarm rate apply to new
         images.
     anomalous : bool (N,)
         Which images are anomalous.
@@ -165,7 +165,7 @@ class Evaluation:
 
     @property
     def next_steps(self) -> tuple[str, ...]:
-        """What to try next if the score tells anomalies poorly, by parameters of `fit`; else empty."""
+        """What to try next if the score finds anomalies poorly, as parameters of `fit`; else empty."""
         return next_steps(self.record, self.metrics[0], self.detection_rate)
 
     def to_dict(self) -> dict[str, object]:
@@ -203,8 +203,8 @@ def evaluate(
     """Score labelled images and compare the scores with the labels; classes are matched by name.
 
     Images that the model was fitted on are left out, unless they are less than 1 % of the normal images. If the fit had
-    folds, such images stay: each has the results of the model that was fitted without its fold. The note says so in
-    either case.
+    folds, such images are kept, with the results of the model that was fitted without their fold. In both cases, `note`
+    of the result says so.
 
     Parameters
     ----------
@@ -227,7 +227,7 @@ def evaluate(
     ------
     UsageError
         The data has no labels, a class is unknown, all or none of the images are normal, no image has a mask, or `fpr`
-        is no rate.
+        is not between 0 and 1.
     RefusedError
         As `vaeguard.from_array`, for an array.
     VaeguardError

@@ -105,7 +105,7 @@ def bound_likelihood(
         neg_iwae.append(math.log(samples) - float((-rates - distortions).logsumexp(0)))
         rate.append(float(rates.mean()))
         if progress:
-            progress(at + 1, len(images), "bounds")
+            progress(at + 1, len(images), "bounds on the likelihood")
     return LikelihoodBounds(np.array(neg_elbo), np.array(neg_iwae), np.array(rate), vae.family.pixels, images[0].size)
 
 

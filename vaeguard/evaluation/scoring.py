@@ -98,15 +98,15 @@ class ScoreSummary:
     note : str or None
         Why no image can be flagged at this rate; None if some can.
     flagged : tuple of (path, p-value)
-        Of a round of `watch_files`: the images that are flagged.
+        After a round of `watch_files`: the images of this round that are flagged.
     spots : str or None
         With `heatmaps`, the table of the spots of the flagged images, see `Detector.spots`.
     drift : tuple of Drift
-        Of a round of `watch_files`: what changed in the stream of images.
+        After a round of `watch_files`: what changed in the stream of images.
     left_out : str or None
         One sentence on files beside the images that look like images and are not read.
     sources : tuple of Source
-        The sources that were read, closed; the report takes its images from them.
+        The sources that were read, which are closed now; the report takes its images from them.
     """
 
     images: int
@@ -190,7 +190,7 @@ def score_files(
     Memory use grows only with the names of the files.
 
     Finished parts stay in the folder `<output>.job` until the table is complete. The same call continues an interrupted
-    job, and the table has the same bytes. If a finished table of the same images, model and versions exists, its images
+    job, and the table has the same bytes. If a finished table of the same images, model and versions exists, the images
     are only flagged again; they are read again only for heatmaps.
 
     Parameters
@@ -203,7 +203,8 @@ def score_files(
     output : path
         The table; an earlier table of scores is replaced once the new one is complete.
     listed : paths
-        More image files. If a file is missing here, it is listed as unreadable; in `inputs`, it is an error.
+        More image files. A missing file is listed as unreadable if it is in `listed`, but is an error if it is in
+        `inputs`.
     fpr : float or None
         The false-alarm rate, in (0, 1): images with `p_value <= fpr` are flagged. None takes the rate of the export,
         else 0.05.

@@ -26,13 +26,13 @@ def check_scans(clean: str | Path, *, progress: Progress | None = None) -> tuple
     clean : path
         A folder that `denoise_scans` wrote.
     progress : callable or None
-        Called with clean files done, clean files in all, a line of text.
+        Called with the number of clean files done, the number of all clean files, and a line of text.
 
     Returns
     -------
     (int, list of (path, reason))
-        The number of unchanged files, including the pictures next to clean files, and the files that are not as they
-        should be.
+        The number of unchanged files, including the pictures next to clean files, and the files that were changed,
+        removed or added.
 
     Raises
     ------

@@ -51,7 +51,7 @@ class DenoiseSummary:
     output : str
         The folder of clean scans.
     files, pages : int
-        Clean scans in the folder, and their pages.
+        Number of clean scans in the folder, and of their pages.
     megapixels : float
         Megapixels that this run processed.
     resumed : int
@@ -62,7 +62,7 @@ class DenoiseSummary:
         The reasons for which pages were left unchanged, each `reason` with its number of `pages`.
     look_first : tuple of dict
         At most ten pages that a person should check: pages on which something was put back, pages on which much was
-        lightened or removed, and pages that were left unchanged because of a doubt. The page with the largest share
+        lightened or removed, and pages about which `denoise_scans` was not sure. The page with the largest such share
         comes first. `pages.csv` lists all pages in this order.
     seconds : float
         Wall time.
@@ -109,7 +109,7 @@ def denoise_scans(
     spread: SpreadScans | None = None,
     progress: Progress | None = None,
 ) -> DenoiseSummary:
-    """Clean every scan below a folder into a folder with the same structure.
+    """Clean every scan in a folder, and write the clean files to a folder with the same structure.
 
     A record, `<file>.json`, is written next to each clean file. It contains digests of the scan and of the clean file,
     the settings, and what was done to each page. `pages.csv` lists all pages, starting with those that a person should
@@ -129,8 +129,8 @@ def denoise_scans(
     outputs : DenoiseOutputs or None
         What is written besides the clean pages.
     model : path or None
-        A custom denoiser; or an anomaly model, whose `restored` images replace pages of exactly its size; None takes
-        the included denoisers.
+        A denoiser of your own; or an anomaly model, whose reconstructions replace the pages that have exactly the size
+        of its images; None takes the included denoisers.
     device : str
         `auto`, `cpu`, `cuda` or `tensorrt`.
     jobs : int or None
@@ -138,7 +138,8 @@ def denoise_scans(
     spread : SpreadScans or None
         Lets other processes restore the scans.
     progress : callable or None
-        Called with the bytes of scans done, all bytes, and a line of text; also during a page, by one worker at a time.
+        Called with the number of bytes of scans done, the number of all bytes, and a line of text; also during a page,
+        by one worker at a time.
 
     Raises
     ------

@@ -53,7 +53,7 @@ class Notes:
             kinds = sorted(Counter(kind for _, kind in result.left).items())
             self.left.append(f"{name} ({', '.join(f'{count} {kind}' for kind, count in kinds)})")
         if result.name.lower().endswith(".pdf") and written > MUCH_LARGER * size:
-            self.larger.append(f"{name} ({size / 1000:,.0f} KB to {written / 1000:,.0f} KB)")
+            self.larger.append(f"{name} ({size / 1000:,.0f} kB to {written / 1000:,.0f} kB)")
 
     def sentences(self, places: Places, rows: Sequence[Mapping[str, Any]] = ()) -> Iterator[str]:
         """What a person should know about a run with these `rows` of `pages.csv`, one sentence each."""

@@ -55,7 +55,7 @@ def columns_of(table: Path) -> list[str]:
 
 def put_aside(table: Path) -> Path | None:
     """Rename a table that somebody changed, so that it is not overwritten; return its new name."""
-    if not Store(table.parent, MANIFEST_FACTS).part(hidden_part(table).name).changed:
+    if not table.exists() or Store(table.parent, MANIFEST_FACTS).part(hidden_part(table).name).whole:
         return None
     names = (f"{table.stem}-edited-{number}" for number in count(1))
     aside = next(free for name in names if not (free := table.with_stem(name)).exists())

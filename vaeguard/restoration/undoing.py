@@ -33,8 +33,8 @@ def undo_scans(
     """Write the originals of clean scans, with the same pixels bit for bit, into a folder with the same structure.
 
     Everything but the pixels, including names and formats, is that of the clean files: if a scan was a JPEG, its
-    original is written as a PNG with the same pixels. After an interruption the same call starts again and overwrites
-    its earlier files.
+    original is written as a PNG with the same pixels. After an interruption, the same call starts from the beginning
+    and overwrites its earlier files.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def undo_scans(
     output : path or None
         A folder outside `clean` with none of these files; None is `<clean>-originals`.
     progress : callable or None
-        Called with files done, files in all, a line of text.
+        Called with the number of files done, the number of all files, and a line of text.
 
     Returns
     -------

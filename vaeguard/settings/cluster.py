@@ -29,9 +29,11 @@ class ClusterSettings:
         A value cannot work.
     """
 
-    cpus: int = setting(1, "CPU cores per task.")
+    cpus: int = setting(1, "Number of CPU cores for each task on the cluster.")
     gpus: float | None = setting(
-        None, "GPUs per task; with a fraction, several tasks share a GPU.", unset="1 if the model runs on GPUs, else 0"
+        None,
+        "Number of GPUs for each task on the cluster; with a fraction, such as 0.5, several tasks share a GPU.",
+        unset="1 if the model runs on GPUs, otherwise 0",
     )
     patience: float = setting(60.0, "Seconds to wait for a free node before the command gives up.")
 

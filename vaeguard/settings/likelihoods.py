@@ -26,20 +26,20 @@ class LikelihoodFacts:
 
 
 _NO_NOISE = (
-    "the bounds include noise of one grey level, but the model was fitted without it, so it needs more"
-    " bits than necessary; set model.likelihood to continuous-bernoulli and fit again"
+    "the bounds include noise of one grey level, but the model was fitted without this noise, so the bounds are"
+    " higher than necessary; set model.likelihood to continuous-bernoulli and fit again"
 )
 
 LIKELIHOOD_FACTS = {
     "bernoulli": LikelihoodFacts(
-        "for black and white pixels only",
+        "binary cross-entropy, a true likelihood only of pixels that are either black or white",
         "binary",
         "the bounds are for pixels randomly set to black or white, but the model was fitted on grey pixels,"
-        " whose cross-entropy is not a likelihood; set training.binarise or, for grey pixels, set"
+        " whose cross-entropy is not a likelihood; set training.binarise to true or, to keep grey pixels, set"
         " model.likelihood to continuous-bernoulli, and fit again",
     ),
-    "continuous-bernoulli": LikelihoodFacts("for grey values", "unit"),
-    "gaussian": LikelihoodFacts("a fixed sigma", "real", _NO_NOISE),
-    "gaussian-image": LikelihoodFacts("a learned sigma per image", "real", _NO_NOISE),
-    "gaussian-pixel": LikelihoodFacts("a learned sigma per pixel", "real", _NO_NOISE),
+    "continuous-bernoulli": LikelihoodFacts("the same, normalised for grey values", "unit"),
+    "gaussian": LikelihoodFacts("a Gaussian whose standard deviation, sigma, is fixed", "real", _NO_NOISE),
+    "gaussian-image": LikelihoodFacts("sigma is learned for each image", "real", _NO_NOISE),
+    "gaussian-pixel": LikelihoodFacts("sigma is learned for each pixel", "real", _NO_NOISE),
 }

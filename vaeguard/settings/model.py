@@ -58,10 +58,10 @@ GREY = 128
 class ModelSpec:
     """The shape of a VAE: everything needed to build it again.
 
-    `choice.with_features` settles `features`. `resolved` fills in from the data every other setting that is None, and
-    `image_shape` (C, H, W), `feature_count` (features of a cell), `classes` (names of the normal classes) and
-    `vectors` (scaled features instead of pixels, shape (1, 1, F)). A `kind` of None becomes `conv` for images of
-    at least 16x16 pixels, and `mlp` for smaller images, patches, features and vectors.
+    A setting that is None is chosen to suit the data: `features` by `choice.with_features`, and every other setting by
+    `resolved`, which also fills in `image_shape` (C, H, W), `feature_count` (features of a cell), `classes` (names of
+    the normal classes) and `vectors` (scaled features instead of pixels, shape (1, 1, F)). A `kind` of None becomes
+    `conv` for images of at least 16x16 pixels, and `mlp` for smaller images, patches, features and vectors.
     """
 
     kind: str | None = setting(
@@ -72,25 +72,31 @@ class ModelSpec:
     )
     latent: int | None = setting(
         None,
-        "Number of latent units, the numbers to which the model compresses an image.",
-        unset=f"{LATENT}; for features {FEATURE_LATENT}; for tables half the columns, at most {LATENT}",
+        "Number of latent units: the model compresses an image to this many numbers.",
+        unset=f"{LATENT}; for features {FEATURE_LATENT}; for tables half the number of columns, but at most {LATENT},"
+        f" or at most {FEATURE_LATENT} if the columns are whitened",
     )
     hidden: tuple[int, ...] | None = setting(
         None,
-        "For mlp: sizes of the hidden layers of the encoder; the decoder has the same in reverse order.",
+        "For mlp: number of units in each hidden layer of the encoder; the decoder has the same layers in reverse"
+        " order.",
         unset="; for ".join(
             f"{name}{','.join(map(str, view.hidden))}"
-            for name, view in (("", PixelView), ("features ", FeatureView), ("tables ", VectorView))
+            for name, view in (
+                ("", PixelView),
+                ("features and whitened tables ", FeatureView),
+                ("other tables ", VectorView),
+            )
         ),
     )
     width: int = setting(
-        16, "For conv: channels of the first of four layers; each layer has twice as many as the one before."
+        16, "For conv: channels of the first of four layers; each further layer has twice as many as the one before."
     )
     activation: str | None = setting(
         None,
-        "Activation of the hidden layers.",
+        "Activation function of the hidden layers.",
         of=ACTIVATIONS,
-        unset=f"{PixelView.activation}; for features {FeatureView.activation}",
+        unset=f"{PixelView.activation}; for features and whitened tables {FeatureView.activation}",
     )
     dropout: float = setting(0.0, "Dropout rate of the hidden layers.")
     likelihood: str | None = setting(
@@ -98,73 +104,79 @@ class ModelSpec:
         "Likelihood p(image|latent)."
         f" {'; '.join(f'{name}: {facts.about}' for name, facts in LIKELIHOOD_FACTS.items())}.",
         of=tuple(LIKELIHOOD_FACTS),
-        unset=f"{PixelView.likelihood}; for features and tables {VectorView.likelihood},"
+        unset=f"{PixelView.likelihood}; for features and tables {VectorView.likelihood};"
         f" for patches {PatchView.likelihood}",
     )
     sigma: float | None = setting(
         None,
-        "For gaussian: the fixed standard deviation, for pixels from 0 to 1.",
-        unset=f"{PixelView.sigma:.4g}; for whitened features {FeatureView.sigma:.4g}",
+        "For gaussian: the fixed standard deviation, on a scale on which pixels range from 0 to 1.",
+        unset=f"{PixelView.sigma:.4g}; for features and whitened tables {FeatureView.sigma:.4g}",
     )
     prior: str = setting(
         "standard",
-        "Prior of the latent vectors: one Gaussian for all images (standard), or one for each normal class.",
+        "Prior of the latent vectors: one Gaussian for all images (standard) or for each normal class (per-class).",
         of=PRIORS,
     )
-    guided: bool | None = setting(None, "Also learn to tell the normal classes apart.", unset="on, if there are labels")
+    guided: bool | None = setting(
+        None,
+        "Also learn to tell the normal classes apart.",
+        unset="on if there are several normal classes, but off for features and patches",
+    )
     pseudo_classes: int = setting(
         1000,
-        "Also learn to sort the images into this many clusters (pseudo-classes), at most a sixth of the number of"
-        " images; 0 for none.",
+        "For models of whole images: also learn to sort the images into this many clusters (pseudo-classes), limited"
+        " to a sixth of the number of images; 0 for none.",
     )
     sampled_elbo: bool = setting(
         False,
-        "Also compute two terms from sampled latent vectors: the negative ELBO and the importance-weighted bound.",
+        "Add two terms, computed from sampled latent vectors, to the score: the negative ELBO and the"
+        " importance-weighted bound.",
     )
     without: tuple[str, ...] = setting((), "Terms to leave out of the score, such as hidden_error,hidden_distance.")
     autoencoder: bool = setting(
-        False, "Fit a plain autoencoder, without sampling and without the KL divergence, as a baseline."
+        False, "As a baseline, fit a plain autoencoder, without sampling and without the KL divergence."
     )
     patch: int = setting(
         0,
-        "Side in pixels of the patches to learn, which helps to find small defects; 0 to learn whole images.",
+        "To find small defects, learn square patches of this many pixels a side; 0 to learn whole images.",
     )
     features: str | None = setting(
         None,
-        "Learn features from a pretrained network: efficientnet-lite0, a network from torchvision such as"
+        "Learn the features that a pretrained network computes: efficientnet-lite0, a network of torchvision such as"
         " wide_resnet50_2, or an ONNX file whose outputs are feature maps. With none, learn pixels.",
-        unset="efficientnet-lite0 for images of at least 96x96 pixels, unless you use a setting for pixels, such as a"
-        " preset or a likelihood; else none",
+        unset="efficientnet-lite0 for grey or colour images of at least 96x96 pixels, unless you use a setting that is"
+        " for pixels only, such as a preset or a likelihood; otherwise none",
         none="",
     )
     whiten: bool | None = setting(
         None,
         "For tables: whiten the columns, so that directions with little variance count as much as the others.",
-        unset=f"on, if there are more columns than training rows, and at most {WIDEST} columns",
+        unset=f"on if there are more columns than training rows, but at most {WIDEST:,} columns",
     )
     feature_count: int = 0
     tile: tuple[int, ...] | None = setting(
         None,
         "For features or patches: cut images into tiles of this height and width; the score of an image is that of"
         " its most anomalous tile.",
-        unset=f"for features, if a side has more than {MOST_SIDE} pixels: tiles of at most {MOST_SIDE}x{MOST_SIDE};"
-        " otherwise no tiles",
+        unset=f"for features, tiles of at most {MOST_SIDE}x{MOST_SIDE} pixels if a side of the images is longer than"
+        f" {MOST_SIDE}; otherwise no tiles",
     )
     overlap: int | None = setting(
         None,
         "Smallest overlap of neighbouring tiles, in pixels.",
-        unset=f"{OVERLAP}, or a quarter of the tile if that is less",
+        unset=f"{OVERLAP}, or a quarter of the tile's shorter side if that is less",
     )
     region: str | None = None
     region_share: float = 1.0
     regions: bool | None = setting(
         None,
-        "Look only at the region of each image, which a mask beside it marks: 7_roi.png for 7.png.",
-        unset="on, if an image of the fit has such a mask",
+        "Look only at the part of each image that is white in its mask, a file next to the image, such as 7_roi.png for"
+        " 7.png.",
+        unset="on if an image of the fit has such a mask",
     )
     pixel_range: tuple[int, ...] | None = setting(
         None,
-        "Pixel values that mean black and white in 16-bit files, such as 0,4095 for a 12-bit camera.",
+        "The pixel values that stand for black and white in 16-bit files, such as 0,4095 for a 12-bit camera.",
         unset="0,65535",
     )
     image_shape: tuple[int, int, int] | None = None
@@ -256,7 +268,7 @@ class ModelSpec:
 
     @property
     def latent_size(self) -> int:
-        """Units of the latent, of a resolved spec."""
+        """Number of latent units, of a resolved spec."""
         return settled("latent", self.latent)
 
     @property
@@ -321,8 +333,8 @@ class ModelSpec:
         Raises
         ------
         UsageError
-            A guided model or a prior per class has fewer than two labelled normal classes; a setting for images meets
-            vectors; or the images are too small for the patches.
+            A guided model or a prior per class has fewer than two labelled normal classes; a setting for images is used
+            for vectors; or the images are too small for the patches.
         """
         spec = replace(
             self, image_shape=image_shape, classes=classes, vectors=vectors, features=self.features or "",

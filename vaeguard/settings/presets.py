@@ -28,16 +28,19 @@ def _classic(about: str, *, epochs: int, reduction: str = "sum", **model: Any) -
 
 
 PRESETS = {
-    "mlp-400-400-20": _classic("784-400-400-20, summed binary cross-entropy + KL", epochs=10, kind="mlp", latent=20),
+    "mlp-400-400-20": _classic(
+        "layers of 784-400-400-20 units, summed binary cross-entropy + KL", epochs=10, kind="mlp", latent=20
+    ),
     "mlp-128-2": _classic(
-        "784-128-2, summed binary cross-entropy + KL; the two-dimensional latent space can be plotted",
+        "layers of 784-128-2 units, summed binary cross-entropy + KL; the two-dimensional latent space can be plotted",
         epochs=20, kind="mlp", hidden=(128,), latent=2,
     ),
     "mlp-400-20-mse": _classic(
-        "784-400-20, summed squared error + KL", epochs=10, kind="mlp", hidden=(400,), latent=20, likelihood="gaussian"
+        "layers of 784-400-20 units, summed squared error + KL",
+        epochs=10, kind="mlp", hidden=(400,), latent=20, likelihood="gaussian",
     ),
     "conv-128": _classic(
-        "four convolutions 64-128-256-512, latent 128, summed squared error + KL",
+        "four convolutions of 64-128-256-512 channels, 128 latent units, summed squared error + KL",
         epochs=30, kind="conv", width=64, latent=128, likelihood="gaussian",
     ),
     "conv-128-mean": _classic(
@@ -45,7 +48,7 @@ PRESETS = {
         epochs=30, reduction="mean", kind="conv", width=64, latent=128, likelihood="gaussian",
     ),
     "mlp-per-class": _classic(
-        "784-400-400-20 with a learned prior mean per class, a simple conditional VAE",
+        "layers of 784-400-400-20 units, with a learned prior mean for each class: a simple conditional VAE",
         epochs=20, kind="mlp", latent=20, prior="per-class",
     ),
     "mlp-200-200-50": Preset(
@@ -54,12 +57,14 @@ PRESETS = {
             pseudo_classes=0,
         ),
         TrainSpec(epochs=400, batch_size=100, kl_warmup=50, patience=400, binarise=True, bf16=False),
-        "784-200-200-50 on pixels randomly set to black or white (Burda et al., 2016), with a normalised likelihood",
+        "layers of 784-200-200-50 units, for pixels randomly set to black or white, which gives a normalised likelihood"
+        " (Burda et al., 2016)",
     ),
     "patches": Preset(
         ModelSpec(kind="mlp", hidden=(256, 128), latent=16, activation="gelu", patch=16),
         TrainSpec(batch_size=256),
-        "16x16 patches, 256-128-16, learned sigma, for small defects on textured surfaces",
+        "patches of 16x16 pixels, layers of 256-128-16 units, a learned standard deviation for each pixel; for small"
+        " defects on textured surfaces",
     ),
 }  # fmt: skip
 

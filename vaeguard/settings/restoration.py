@@ -31,7 +31,7 @@ class RestoreSettings:
     strength : float
         Share of the correction that is applied, in [0, 1].
     noise : float or None
-        Standard deviation of the noise in levels of 0 to 255; None estimates the noise page by page.
+        Standard deviation of the noise in grey levels from 0 to 255; None estimates the noise page by page.
     paper : str
         For documents: `keep` the tint but not the stains, make the paper `white`, or leave it `as-is`.
     gate : bool
@@ -47,18 +47,21 @@ class RestoreSettings:
     """
 
     kind: str = setting("auto", "Kind of the pages; with auto, the program decides for each page.", of=RESTORE_KINDS)
-    strength: float = setting(1.0, "How much of the correction to apply, from 0 to 1.")
+    strength: float = setting(1.0, "How much of the correction to apply, from 0 (nothing) to 1 (all of it).")
     noise: float | None = setting(
         None, "Standard deviation of the noise, in grey levels from 0 to 255.", unset="estimated for each page"
     )
     paper: str = setting(
-        "keep", "Paper of documents: keep its tint but remove stains, make it white, or leave it as it is.", of=PAPERS
+        "keep",
+        "What to do with the paper of documents: keep its tint but remove stains (keep), make the paper white (white),"
+        " or leave the paper unchanged (as-is).",
+        of=PAPERS,
     )
     gate: bool = setting(True, "Keep the pixels of the scan where cleaning would lose or add ink.")
     samples: int = setting(
         0,
-        "Average this many samples of the denoiser's second network, a ladder VAE, which is slower and less accurate;"
-        " 0 uses the direct network.",
+        "Clean with the average of this many samples of the denoiser's second network, a ladder VAE; 0 uses its first"
+        " network, which is faster and more accurate.",
     )
 
     __repr__ = brief_settings
@@ -89,12 +92,13 @@ class DenoiseOutputs:
     Attributes
     ----------
     jpeg : int or None
-        Write JPEGs as JPEGs of this quality, 1 to 100; None writes lossless PNGs.
+        Write JPEG files, and JPEG pictures in PDFs, as JPEGs of this quality, 1 to 100; None writes JPEG files as
+        lossless PNGs.
     lossless : bool
         Write pictures in PDFs losslessly; otherwise in their own codec at about the original quality.
     residual : bool
-        Also write the exact difference of each page, from which `undo_scans` makes the original; pictures in PDFs are
-        then written losslessly.
+        Also write the exact difference between each page and its clean copy, from which `undo_scans` restores the
+        original; pictures in PDFs are then written losslessly.
     uncertainty : bool
         Also write a picture of each page's uncertainty: half the width of the interval that contains the clean value in
         nine of ten cases.
@@ -109,26 +113,28 @@ class DenoiseOutputs:
 
     jpeg: int | None = setting(
         None,
-        "Quality with which JPEG files and JPEG pictures in PDFs are saved.",
-        unset="JPEG files become PNGs; pictures in PDFs keep roughly their original quality",
+        "Quality, from 1 to 100, with which JPEG files and JPEG pictures in PDFs are saved.",
+        unset="JPEG files become PNG files; JPEG pictures in PDFs keep roughly their original quality",
     )
     residual: bool = setting(
         False,
-        "Also write the exact difference between scan and clean file, so that `vaeguard undo` can restore the"
-        " originals; pictures in PDFs are then saved losslessly.",
+        "Also write the exact difference between scan and clean file, so that `vaeguard undo` can restore the pixels"
+        " of the scan; pictures in PDFs are then saved losslessly.",
     )
-    uncertainty: bool = setting(False, "Also write a picture that shows how uncertain each pixel is.")
+    uncertainty: bool = setting(
+        False, "Also write a picture of each page that shows how uncertain each of its pixels is."
+    )
     ocr: bool = setting(
         False, "Leave a page unchanged if tesseract would recognise fewer words, or misread a number, after cleaning."
     )
     ocr_language: str = setting(
-        "", "Language or languages of the pages, as tesseract names them, such as deu+fra.", unset="eng"
+        "", "With --ocr: language or languages of the pages, as tesseract names them, such as deu+fra.", unset="eng"
     )
     lossless: bool = setting(False, "Save pictures in PDFs losslessly, which makes the files larger.")
     derive: tuple[str, ...] = setting(
         (),
-        "Also write a copy of each clean file, black and white (bilevel) or with straightened pages (deskewed); can be"
-        " repeated.",
+        "Also write a copy of each clean file: in black and white only (bilevel), or with straightened pages"
+        " (deskewed); for both, use the option twice.",
         of=DERIVED,
     )
 
@@ -166,7 +172,7 @@ class DenoiserSpec:
     ladder_width : int
         Channels of the ladder VAE's features.
     latent : tuple of int
-        Channels of its latents, from half the resolution to an eighth.
+        Channels of the latent variables of the ladder VAE, from half the resolution to an eighth.
     steps : int
         Training steps for each of the two networks.
     patch_size, batch_size : int
@@ -180,7 +186,7 @@ class DenoiserSpec:
     device : str
         `auto`, `cpu` or `cuda`.
     threads : int or None
-        CPU threads; None is torch's own choice.
+        Number of CPU threads; None leaves the choice to torch.
 
     Raises
     ------
@@ -188,18 +194,24 @@ class DenoiserSpec:
         A value cannot work.
     """
 
-    width: int = setting(40, "For training from scratch: channels of the direct network.")
-    depth: int = setting(6, "For training from scratch: layers of the direct network.")
-    ladder_width: int = setting(40, "For training from scratch: channels of the ladder VAE's features.")
+    width: int = setting(40, "For training from scratch: number of channels of the direct network.")
+    depth: int = setting(6, "For training from scratch: number of layers of the direct network.")
+    ladder_width: int = setting(40, "For training from scratch: number of channels of the ladder VAE's features.")
     latent: tuple[int, int, int] = setting(
-        (8, 12, 16), "For training from scratch: channels of the ladder VAE's three latent maps, from fine to coarse."
+        (8, 12, 16),
+        "For training from scratch: number of channels of each of the ladder VAE's three latent maps, from fine to"
+        " coarse.",
     )
-    steps: int = setting(2000, "Training steps for each of the two networks.")
-    patch_size: int = setting(96, "Side of the training patches in pixels, a multiple of 8.")
-    batch_size: int = setting(8, "Patches per step.")
-    learning_rate: float | None = setting(None, "Learning rate.", unset="0.001 from scratch, else 0.0003")
-    from_scratch: bool = setting(False, "Train from scratch instead of from the included weights.")
-    seed: int = setting(0, "Random seed for weights, patches and noise.")
+    steps: int = setting(2000, "Number of training steps for each of the two networks.")
+    patch_size: int = setting(96, "Side of the square training patches in pixels, a multiple of 8.")
+    batch_size: int = setting(8, "Number of patches per training step.")
+    learning_rate: float | None = setting(
+        None, "Learning rate.", unset="0.001 for training from scratch, otherwise 0.0003"
+    )
+    from_scratch: bool = setting(
+        False, "Train from random weights (from scratch) instead of from the included weights."
+    )
+    seed: int = setting(0, "Random seed for the initial weights, the patches and the noise.")
     device: str = setting("auto", "Device to train on.", of=DEVICES)
     threads: int | None = setting(None, "Number of CPU threads.", unset="chosen by PyTorch")
 

@@ -27,7 +27,7 @@ PLACES = ("device", "threads")
 @documented
 @dataclass(frozen=True)
 class TrainSpec:
-    """How a model is trained: losses are in nats, and images in [0, 1].
+    """How a model is trained; losses are in nats, and pixels lie in [0, 1].
 
     Raises
     ------
@@ -38,12 +38,13 @@ class TrainSpec:
     epochs: int | None = setting(
         None,
         "Maximum number of epochs.",
-        unset="15, changed if needed so that there are 2,000 to 6,000 steps and 5 to 400 epochs;"
-        f" for features at most {FEATURE_EPOCHS}; for tables {VECTOR_EPOCHS}",
+        unset="15; more for few images and fewer for many, so that training takes 2,000 to 6,000 steps, but at least 5"
+        f" and at most 400 ({FEATURE_EPOCHS} for features, {VECTOR_EPOCHS} for tables)",
     )
     batch_size: int | None = setting(
         None,
-        "Images per step; for features, cells of 8x8 pixels.",
+        "Number of images, patches or table rows per training step; for features, number of cells, which are squares"
+        " of 8x8 pixels.",
         unset=f"{PixelView.batch_size}; for features {FeatureView.batch_size}",
     )
     learning_rate: float | None = setting(
@@ -56,45 +57,58 @@ class TrainSpec:
     beta: float = setting(
         1.0, "Weight of the KL divergence (the rate) in the loss, relative to the reconstruction term (the distortion)."
     )
-    kl_warmup: int = setting(0, "Number of epochs in which the weight of the KL divergence grows from 0 to beta.")
-    free_bits: float = setting(0.0, "Nats of KL divergence per latent unit that are not penalised.")
-    reduction: str = setting(
-        "sum", "Compute the loss as a sum, in nats per image, or as a mean over pixels and latent units.", of=REDUCTIONS
+    kl_warmup: int = setting(0, "Number of epochs over which the weight of the KL divergence grows from 0 to beta.")
+    free_bits: float = setting(
+        0.0, "Amount of KL divergence, in nats (1 nat = 1.44 bits), that is not penalised in each latent unit."
     )
-    guide_weight: float = setting(20.0, "Weight of the cross-entropy by which classes and pseudo-classes are learned.")
+    reduction: str = setting(
+        "sum",
+        "Whether the loss is the sum over pixels and latent units, in nats per image, or the mean over them.",
+        of=REDUCTIONS,
+    )
+    guide_weight: float = setting(
+        20.0, "Weight in the loss of the cross-entropy by which the model learns classes and pseudo-classes."
+    )
     input_noise: float = setting(
         0.0, "Standard deviation of noise that is added to the input only, as in a denoising VAE."
     )
     binarise: bool = setting(
-        False, "In every epoch, set each pixel at random to white or black; its grey value is the probability of white."
+        False,
+        "In every epoch, set each pixel to white or black at random; the grey value of the pixel is the probability of"
+        " white.",
     )
     augment_warp: float | None = setting(
         None,
         "Strength of the smooth random deformation of training images.",
         unset="1 with pseudo-classes, otherwise 0",
     )
-    augment_shift: int = setting(0, "Shift images at random by up to this many pixels.")
-    augment_rotate: float = setting(0.0, "Rotate images at random by up to this many degrees.")
+    augment_shift: int = setting(0, "Shift training images at random by up to this many pixels.")
+    augment_rotate: float = setting(0.0, "Rotate training images at random by up to this many degrees.")
     augment_noise: float = setting(0.0, "Standard deviation of noise that is added to both the input and the target.")
-    augment_flip: bool = setting(False, "Mirror images left to right at random.")
+    augment_flip: bool = setting(False, "Mirror training images left to right at random.")
     balance: bool = setting(
         False,
-        "Draw images of every normal class equally often, with replacement, and give all classes the same weight"
-        " in the validation loss.",
+        "Draw training images of every normal class equally often, with replacement, and give all classes the same"
+        " weight in the validation loss.",
     )
-    validation: float = setting(0.1, "Share of the normal images held out for early stopping.")
-    calibration: float = setting(0.1, "Share of the normal images held out to calibrate the score.")
+    validation: float = setting(0.1, "Share of the normal images to hold out for early stopping.")
+    calibration: float = setting(0.1, "Share of the normal images to hold out for calibrating the score.")
     folds: int | None = setting(
         None,
-        "For features: number of cross-validation folds; for the calibration, each image is scored by a model that"
-        " has not seen it. With 0, hold out the shares training.validation and training.calibration instead.",
-        unset="10 for fewer than 50 images, 5 for fewer than 1,000, else 0",
+        "For features: number of parts (folds) for cross-validation. All images calibrate the score, and each is"
+        " scored by a model that was fitted without its fold. With 0, hold out the shares training.validation and"
+        " training.calibration instead.",
+        unset="10 for fewer than 50 images, 5 for 50 to 999, otherwise 0",
     )
     patience: int = setting(20, "Stop training after this many epochs without a better validation loss.")
-    seed: int = setting(0, "Random seed for the split, the initial weights, the order of the images and the noise.")
+    seed: int = setting(
+        0, "Random seed for the choice of held-out images, the initial weights, the order of the images and the noise."
+    )
     device: str = setting("auto", "Device to train on.", of=DEVICES)
-    bf16: bool | None = setting(None, "Compute matrix products in bfloat16.", unset="on, if the processor supports it")
-    threads: int | None = setting(None, "Number of CPU threads.", unset="one per core; one for tiny models")
+    bf16: bool | None = setting(
+        None, "Compute matrix products in bfloat16.", unset="on for whole images if the processor supports it"
+    )
+    threads: int | None = setting(None, "Number of CPU threads.", unset="1 for tiny models, otherwise one per core")
 
     __repr__ = brief_settings
 

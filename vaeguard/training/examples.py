@@ -128,7 +128,7 @@ def _drawn(
             features = _features(graph, plan.image_set.images[row], some, counted)
             parts.append(features[cells.to(features.device)])
             if progress:
-                progress(number + 1, share.last, f"cells of image {number + 1}/{share.last}")
+                progress(number + 1, share.last, f"features of image {number + 1}/{share.last}")
     return _of_all(graph, parts, share, np.array(counts)), np.array(counts)
 
 

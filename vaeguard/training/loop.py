@@ -29,7 +29,7 @@ class DivergedError(VaeguardError):
 
 
 class TrainingWarning(UserWarning):
-    """The training ended, but the model needs a second look; the message says what to try."""
+    """The training ended, but the model should be checked; the message says what to try."""
 
 
 @dataclass

@@ -38,10 +38,11 @@ def check_evaluation_folder(folder: Path) -> None:
 
 
 def write_evaluation(evaluation: Evaluation, detector: Detector, folder: str | Path, *, command: str = "") -> Report:
-    """Write `report.json`, `report.html` and `scores.csv` into `folder`, each one whole, and return the report.
+    """Write `report.json`, `report.html` and `scores.csv` into `folder`, and return the report.
 
-    In addition to the columns of `score_files`, `scores.csv` has `class`, and `normal`: whether this class is a normal
-    one. The evaluated `detector` restores the images of the report, which names the command line `command`.
+    Each file appears only when it is complete. In addition to the columns of `score_files`, `scores.csv` has the
+    columns `class`, and `normal`: whether this class is a normal one. The evaluated `detector` reconstructs the images
+    of the report, and `command` is the command line that the report names.
 
     Raises
     ------
@@ -63,7 +64,7 @@ def write_evaluation(evaluation: Evaluation, detector: Detector, folder: str | P
 
 
 def write_generative(evaluation: GenerativeEvaluation, folder: str | Path, *, command: str = "") -> Report:
-    """Write `report.json` and `report.html` into `folder`, each one whole, and return the report.
+    """Write `report.json` and `report.html` into `folder`, each when it is complete, and return the report.
 
     Raises
     ------

@@ -68,5 +68,7 @@ def verify_export(
 def _images(model: str, reporter: Reporter) -> Any:
     images = calibration_images(model)
     if images is None:
-        reporter.say(f"note: {model!r} has no calibration images beside it, so only noise was compared")
+        reporter.say(
+            f"note: {model!r} has no calibration images, so the exported model is compared on random noise only"
+        )
     return images

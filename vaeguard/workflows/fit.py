@@ -102,7 +102,7 @@ def fit(
         planned epochs were finished. Needs `resume`.
     tensorboard : path, optional
         Folder of TensorBoard logs. A sub-folder with the name of the run gets the settings, the history of every epoch,
-        restorations and samples after some epochs, and latent vectors at the end. Needs `pip install
+        reconstructions and samples after some epochs, and latent vectors at the end. Needs `pip install
         'vaeguard[tensorboard]'`.
     download : bool
         Download the weights of the network that `features` names, if they are not on this machine.

@@ -84,8 +84,8 @@ def fit_denoiser(
 ) -> FittedDenoiser:
     """Fit a denoiser to a user's own scans: a direct network for one pass, and a ladder VAE for samples.
 
-    Both start from the included weights, if there are any, unless `spec` sets `from_scratch`. The interval of the
-    uncertainty is measured on held-out images. Without clean images, it is measured against restorations with new
+    Both networks start from the included weights, if there are any, unless `spec` sets `from_scratch`. The interval of
+    the uncertainty is measured on held-out images. Without clean images, it is measured against restorations with new
     grain, which shows how consistent the network is, but not how close it comes to the clean image.
 
     Parameters

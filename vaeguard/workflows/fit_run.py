@@ -116,7 +116,7 @@ def _fit_first(
     _say_start(folder, reporter, resume=resume)
     _say_data(images, folder, reporter, all_classes=fit_settings.get("normal_classes") is None)
     started = time.monotonic()
-    how = f"{RESUMED}; to keep the epochs done so far, also add `run.finish=True`"
+    how = f"{RESUMED}; to save the model without more epochs, also add `run.finish=True`"
     with no_empty_run(folder, how), reporter.progress("fitting") as progress, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "posterior collapse", TrainingWarning)  # the report gives the same advice
         detector = fit(
@@ -130,7 +130,7 @@ def _fit_first(
     except VaeguardError as error:  # the run itself is safe
         reporter.say(f"note: {error}")
     if settings.tensorboard:
-        reporter.say(f"TensorBoard: tensorboard --logdir {settings.tensorboard}")
+        reporter.say(f"To see the TensorBoard logs, run: tensorboard --logdir {settings.tensorboard}")
     if note := fpr_note(detector.info.calibrated_on, DEFAULT_FPR):
         reporter.say(f"note: {note}")
     later = _found_later(images)
@@ -155,7 +155,7 @@ def _named_run(run: str | None, *, resume: bool) -> Path | None:
 
 def _say_start(run: Path, reporter: Reporter, *, resume: bool) -> None:
     if resume and not any(run.glob("checkpoint.*")):
-        reporter.say(f"No checkpoint in {str(run)!r}; starting from the beginning")
+        reporter.say(f"No checkpoint in {str(run)!r}; the fit starts from the beginning")
 
 
 @contextlib.contextmanager
@@ -237,7 +237,7 @@ def fit_denoiser_run(
         source = denoiser_source(**sources, spec=spec)
         reporter.left_out(source.errors)
         images = f"{source.images:,} training images, {source.held_out:,} held out"
-        reporter.say(f"{images}; {source.kind}; run folder: {folder}")
+        reporter.say(f"Data: {images}; kind of denoiser: {source.kind}; run folder: {folder}")
         fitted = fit_denoiser(source, folder, spec, resume=resume, command=reporter.command, progress=progress)
     return Outcome(str(folder), fitted, read_report(folder), fitted.errors, fitted.seconds)
 

@@ -89,17 +89,17 @@ def settle_features(model: ModelSpec, training: TrainSpec, images: ImageSet, rep
         reporter.say(
             f"Model: features of the network {chosen.features}{tiles}, chosen because images of {height}x{width}"
             " pixels are probably photographs; alternatives: `features=NAME` (a different network),"
-            " `preset=patches`, `features=none` (whole images)"
+            " `preset=patches` (patches of pixels), `features=none` (whole images)"
         )
     elif asked and is_photograph(height, width):
         reporter.say(
             f"Model: pixels, because of `{asked}`; in photographs of {height}x{width} pixels, a model of"
-            " features usually finds anomalies better; to use one, remove that setting"
+            " features usually finds anomalies better; to fit such a model, remove this setting"
         )
     elif not asked and not is_photograph(height, width):
         reporter.say(
-            f"Model: whole images, because {height}x{width} pixels are too small for a pretrained network; if the"
-            f" files are larger, set `size` to at least {PHOTO_SIDE}x{PHOTO_SIDE} to use one"
+            f"Model: whole images, because {height}x{width} pixels are too few for a pretrained network; if the"
+            f" files are larger, set `size` to at least {PHOTO_SIDE}x{PHOTO_SIDE} to use such a network"
         )
     return chosen
 

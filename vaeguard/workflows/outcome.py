@@ -92,11 +92,15 @@ class FitRun:
     """Settings of a run, apart from those of the fit."""
 
     tensorboard: str | None = setting(
-        None, "Folder for TensorBoard logs; the log is written to a subfolder with the name of the run folder."
+        None, "Folder for TensorBoard logs; each run gets a sub-folder with the name of its run folder."
     )
-    jobs: int | None = setting(None, "Number of threads that decode images.", unset="depends on the machine")
+    jobs: int | None = setting(
+        None, "Number of threads that decode images.", unset="one per core, at most 16; 1 for tiny files"
+    )
     processes: int = setting(
-        1, "Number of processes on this machine that train together, each on its own GPU or a share of the CPU cores."
+        1,
+        "Number of processes on this machine that train the model together, each on its own GPU or on a share of the"
+        " CPU cores.",
     )
     cache_gb: float | None = setting(
         None,
@@ -105,10 +109,10 @@ class FitRun:
         unset="half of the free disk space",
     )
     buffer_gb: float = setting(
-        1.0, "Gigabytes of decoded images to shuffle at a time, if images are read in every epoch."
+        1.0, "If images are read from their files in every epoch: gigabytes of decoded images to shuffle at a time."
     )
     finish: bool = setting(
-        False, "With --resume: run no more epochs; calibrate and save the model after the epochs done so far."
+        False, "With --resume: run no more epochs, but calibrate and save the model of the finished epochs."
     )
 
     def __post_init__(self) -> None:
@@ -126,7 +130,7 @@ class FitRun:
 class DenoiseRun:
     """How a tree of scans is processed."""
 
-    jobs: int | None = setting(None, "Number of files processed at the same time.", unset="one per core, at most 4")
+    jobs: int | None = setting(None, "Number of files to process at the same time.", unset="one per core, at most 4")
 
     def __post_init__(self) -> None:
         settle_types(self)
@@ -136,12 +140,18 @@ class DenoiseRun:
 class ExportSettings:
     """How a model is exported: the parameters of `vaeguard.export`."""
 
-    pixels: str = setting("uint8", "Type of the input image: uint8 (0 to 255) or float32 (0 to 1).", of=PIXELS)
-    fpr: float = setting(
-        DEFAULT_FPR, "False-alarm rate to store in the file; a command that uses the file can override it."
+    pixels: str = setting(
+        "uint8", "Type of the pixels that the file takes: uint8 (0 to 255) or float32 (0 to 1).", of=PIXELS
     )
-    fp16: bool = setting(False, "Compute in half precision (float16), for GPUs.")
-    tolerance: float | None = setting(None, "Largest relative error allowed.", unset="0.0001, with fp16 0.02")
+    fpr: float = setting(
+        DEFAULT_FPR, "False-alarm rate to store in the file; commands that use the file take this rate by default."
+    )
+    fp16: bool = setting(False, "For GPUs: let the exported model compute in half precision (float16).")
+    tolerance: float | None = setting(
+        None,
+        "Largest relative error that an output of the file may have, compared with the PyTorch model.",
+        unset="0.0001; with export.fp16, 0.02",
+    )
     parts: bool = setting(False, "Also write the encoder and the decoder as separate files.")
 
     def __post_init__(self) -> None:

@@ -54,7 +54,7 @@ def refit(
     groups: str | Path | None = None,
     progress: Progress | None = None,
 ) -> TorchDetector:
-    """Fit the model of a run again, with those images of a reviewed batch that are normal.
+    """Fit the model of a run again, with the normal images of a reviewed batch added to its data.
 
     >>> detector = vaeguard.refit("runs/parts", "labels.csv", run="runs/parts-2")  # doctest: +SKIP
 
@@ -62,8 +62,8 @@ def refit(
     the whole batch, are added to the data. Other normal images only train the model: they were flagged, so they were
     chosen by their score and must not calibrate it. The model does not learn from images with a defect, nor from images
     that are marked as unsure; if a defect is among the data, it is removed. The confirmed images are kept in the run
-    folder, so a refit of a refit has those of both. The key `refit` of the report in the run folder says how well the
-    old model worked. An interrupted refit continues from the checkpoint in `run`.
+    folder, so a second refit uses the confirmed images of both batches. The key `refit` of the report in the run folder
+    says how well the old model worked. An interrupted refit continues from the checkpoint in `run`.
 
     Parameters
     ----------
@@ -71,8 +71,9 @@ def refit(
         A run folder.
     labels : path
         A CSV file with the columns `path`, `label` (normal, defect or unsure), `flagged` and `audit` (0 or 1), and
-        `batch` (how many images of the batch were flagged, or not, like this one), as the report of a batch saves it.
-        If there are several normal classes, a column `class` gives the class of each normal image.
+        `batch` (the number of images of the batch that were flagged, if this one was, else the number of images that
+        were not flagged). The report of a batch saves such a file. If there are several normal classes, a column
+        `class` gives the class of each normal image.
     data : path, optional
         The data of the old fit; None takes them from their previous place.
     run : path, optional
@@ -169,7 +170,7 @@ def _fit(
 ) -> Outcome:  # fmt: skip
     """Fit, and write into the run what else there is of a refit; an interrupted one goes on."""
     images = counted(len(plan.image_set), "image")
-    reporter.say(f"Data: {images}, {len(confirmed.paths):,} of them confirmed; run folder: {run}")
+    reporter.say(f"Data: {images}, {len(confirmed.paths):,} of them confirmed as normal; run folder: {run}")
     started = time.monotonic()
     how = "to continue, run the same command with {run}"
     with no_empty_run(run, how), reporter.progress("fitting") as progress:
@@ -193,7 +194,10 @@ def _open(
     record = detector.info.record
     # The fingerprint of a refit covers its confirmed images as well.
     if not record.lineage and images.fingerprint != record.data.fingerprint:
-        reporter.say(f"note: {images.name!r} has changed since the fit; the new model learns from its present content")
+        reporter.say(
+            f"note: the data set {images.name!r} has changed since the old fit; the new model learns from the changed"
+            " data"
+        )
     return images, read_groups(str(groups), images.paths) if groups else None
 
 

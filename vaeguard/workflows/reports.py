@@ -27,7 +27,7 @@ def remake_report(path: str | None, reporter: Reporter) -> Outcome:
     """
     if path is None:
         path = str(latest_run())
-        reporter.say(f"Report: runs/latest -> {Path(path).resolve().name}")
+        reporter.say(f"Report of runs/latest ({Path(path).resolve().name}), the latest run")
     report, page = remake_page(followed(path))
     return Outcome(str(page), report=report)
 

@@ -94,7 +94,7 @@ def score_table(
     if summary.left_out:
         reporter.say(f"note: {summary.left_out}")
     if had_spots and not spots.exists():
-        reporter.say(f"note: {str(spots)!r} listed spots of the earlier table and was removed")
+        reporter.say(f"note: {str(spots)!r} was removed, because it listed the spots of the earlier table")
     report = None
     if with_report:
         from vaeguard.reports.scores import write_score_report

@@ -170,7 +170,8 @@ def _gather_table(place: str, folder: str | None, reporter: Reporter, *, model: 
     if len(gathered.processors) > 1:
         kinds = ", ".join(gathered.processors)
         reporter.say(
-            f"note: the parts were computed on different kinds of processor, so last digits may differ: {kinds}"
+            "note: different kinds of processor computed the scores, so the last digits of some scores may differ:"
+            f" {kinds}"
         )
     page = _score_report(summary, gathered.facts, reporter, model) if report and gathered.facts else None
     if not page and gathered.facts:
@@ -194,7 +195,7 @@ def _score_report(
         reporter.say(f"note: no report was written, because the model cannot be opened ({error})")
         return None
     if detector.fingerprint.split()[-1] != facts["digest"]:
-        reporter.say(f"note: no report was written, because {str(path)!r} is not the model that made the scores")
+        reporter.say(f"note: no report was written, because {str(path)!r} is not the model that computed the scores")
         return None
     sources: list[Source] = []
     try:
