@@ -50,8 +50,8 @@ def test_a_training_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"training": {"epochs": 4, "sizes": (4, 2)}}, r"epochs \(was 3, now 4\) differ"),
-        ({**SETTINGS, "data": {"fingerprint": "a"}}, r"fingerprint \(was None, now 'a'\) differ"),
+        ({"training": {"epochs": 4, "sizes": (4, 2)}}, r"epochs \(was 3, now 4\);"),
+        ({**SETTINGS, "data": {"fingerprint": "a"}}, r"fingerprint \(was None, now 'a'\);"),
         ({**SETTINGS, "denoiser": {}}, "it is a checkpoint; choose a different folder"),
     ],
 )
@@ -66,5 +66,5 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path, monkeypatch):
     checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors", SETTINGS)
     checkpoint.write(state(0))
     monkeypatch.setattr(checkpoints, "FORMAT", 99)
-    with pytest.raises(UsageError, match=r"format \(was 2, now 99\) differ"):
+    with pytest.raises(UsageError, match=r"format \(was 2, now 99\);"):
         checkpoint.read(state(0))

@@ -109,8 +109,8 @@ class Checkpoint:
         ]
         if differ:
             raise UsageError(
-                f"cannot resume from {str(self.path)!r}, because settings or data have changed: {'; '.join(differ)};"
-                " use the original ones, or choose a different folder"
+                f"cannot resume from {str(self.path)!r}, because the fit has changed: {'; '.join(differ)}; use the"
+                " original settings, data and version, or choose a different folder"
             )
 
 
