@@ -171,7 +171,7 @@ class Plan:
             return f"it has {counted(self.count, 'input')}, but here there are {own.count:,}"
         for there, here in zip(self.pieces, own.pieces, strict=True):
             if there.key != here.key:
-                return f"the inputs in {there.name} have changed"
+                return f"inputs in {there.name} have changed"
         return ""
 
     def missing(self, finished: Collection[str]) -> str:
