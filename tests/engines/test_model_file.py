@@ -93,7 +93,7 @@ def test_a_checkpoint_or_another_format_is_no_model(tmp_path):
         vaeguard.load(path)
     for other in (FORMAT - 1, 99):
         write_tensors(path, {}, {"kind": "detector", "format": other})
-        with pytest.raises(RefusedError, match=f"format {other}.*fit again"):
+        with pytest.raises(RefusedError, match=f"format {other}.*fit the model again"):
             read_tensors(path)
 
 
