@@ -95,7 +95,7 @@ def test_the_command_starts_processes_of_which_one_speaks(tmp_path):
     settings = ("--epochs", 2, "--set", "model.hidden=16", "--latent", 2)
     done = run_apart(tmp_path, "fit", "digits", "--normal-classes", "0-8", *settings, "--processes", 2, "-o", "run")
     assert done.returncode == 0
-    assert done.stderr.count("run folder: run") == done.stdout.count("fitted in") == 1
+    assert done.stderr.count("run folder: run") == done.stdout.count("Fitted in") == 1
     assert vaeguard.load(tmp_path / "run").info.record.finished_epochs == 2
 
 
