@@ -79,6 +79,25 @@ def test_every_place_of_an_image_has_a_cell(shape):
     assert abs(divmod(int(heat[1].argmax()), shape[2])[0] - 28) <= 4
 
 
+@pytest.mark.parametrize(
+    ("shape", "whole", "margins"),
+    [((1, 96, 64), True, (1, 1)), ((1, 96, 56), True, (1, 0)), ((1, 96, 64), False, (0, 0))],
+)
+def test_the_rim_of_a_whole_image_does_not_decide(shape, whole, margins):
+    cells = Cells(shape, backbone(LITE0), whole=whole)
+    assert cells.margins == margins
+    rows, columns = cells.grid
+    rim = torch.zeros(2, rows, columns)
+    rim[0, 0, 3] = rim[1, 5, columns - 1] = 5.0
+    assert cells.strongest(rim.flatten()).tolist() == [0.0 if margin else 1.0 for margin in margins]
+    inside = torch.zeros(1, 1, *shape[1:], dtype=torch.bool)
+    inside[..., :8, :] = True
+    assert cells.counted(inside).sum() == columns
+    assert cells.decides(inside).any() != bool(margins[0])
+    counted = torch.ones(1, rows * columns, dtype=torch.bool)
+    assert cells.strongest(rim.flatten(), counted).tolist() == cells.strongest(rim.flatten()).tolist()
+
+
 def textures(count, seed):
     rng = np.random.default_rng(seed)
     plain = 120 + 10 * np.sin(np.arange(64) / 3)

@@ -23,6 +23,10 @@ STRIDE = 8
 """A cell is so many pixels from the next."""
 STRONGEST = 5
 """An image's value is the mean over so many of its largest values of cells."""
+MARGIN = 1
+"""So many outermost rings of cells are ignored: the rims of normal surfaces differ more than most defects."""
+FEWEST = 8
+"""A side with fewer cells has no margin, which would be a large part of it."""
 
 
 class Cells(nn.Module):
@@ -34,19 +38,24 @@ class Cells(nn.Module):
         Shape of an image.
     backbone : Backbone
         The frozen network.
+    whole : bool
+        False for a tile of an image, whose cells at the border lie within the image.
 
     Attributes
     ----------
     grid : (int, int)
         Number of rows and columns of cells.
+    margins : (int, int)
+        The outermost rows and columns of cells that do not count for the value of an image.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], backbone: Backbone) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], backbone: Backbone, *, whole: bool = True) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         self.whiten = Whiten(sum(backbone.channels))
         _, self.height, self.width = image_shape
         self.grid = (-(-self.height // STRIDE), -(-self.width // STRIDE))
+        self.margins = tuple(MARGIN if whole and count >= FEWEST else 0 for count in self.grid)
         for name in ("mean", "deviation"):
             self.register_buffer(name, torch.tensor(getattr(backbone, name)).view(3, 1, 1), persistent=False)
 
@@ -78,6 +87,10 @@ class Cells(nn.Module):
         """Which cells count, (N, P), by the pixels that count, bool (N, 1, h, w)."""
         return at_centres(inside, self.centres)
 
+    def decides(self, inside: Tensor) -> Tensor:
+        """The same of the cells without those of the margins."""
+        return self._inner(self.counted(inside))
+
     @property
     def centres(self) -> tuple[list[int], list[int]]:
         """The rows and columns of pixels in which cells have their centres."""
@@ -90,9 +103,9 @@ class Cells(nn.Module):
     def strongest(self, values: Tensor, counted: Tensor | None = None) -> Tensor:
         """One value per image, (N,): the mean of the five largest values of its cells, (N * P,), or of those counted.
 
-        `counted` is bool (N or 1, P).
+        `counted` is bool (N or 1, P). Cells of the margins do not count.
         """
-        return strongest_mean(values.view(-1, self.grid[0] * self.grid[1]), STRONGEST, counted)
+        return strongest_mean(self._inner(values), STRONGEST, None if counted is None else self._inner(counted))
 
     def heatmap(self, values: Tensor) -> Tensor:
         """Values of cells, (N * P,), smoothed, at their centres and bilinear in between, shape (N, H, W).
@@ -105,3 +118,8 @@ class Cells(nn.Module):
         heat = F.avg_pool2d(F.avg_pool2d(heat, 2, 1), 2, 1)
         heat = F.interpolate(heat, covered, mode="bilinear", align_corners=False)
         return heat[:, 0, : self.height, : self.width]
+
+    def _inner(self, values: Tensor) -> Tensor:
+        """The values of the cells, (N * P,) or (N, P), without those of the margins, (N, p)."""
+        (top, left), (rows, columns) = self.margins, self.grid
+        return values.view(-1, rows, columns)[:, top : rows - top, left : columns - left].flatten(1)

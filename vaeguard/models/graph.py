@@ -38,9 +38,9 @@ class InferenceGraph(nn.Module):
 
     With `spec.patch`, the VAE sees the local contrast of every patch; with `spec.features`, the whitened features of
     every cell, of which nothing is restored. Patches and cells are the *places* of an image. A term is the mean of its
-    five largest values over the places, and the heatmap is the negative ELBO of a place, in nats per value above the
-    least possible. Terms that compare with
-    statistics of whole images do not exist. With `spec.tile`, an image of the graph is a tile.
+    five largest values over the places, without those at the borders of a whole image, and the heatmap is the negative
+    ELBO of a place, in nats per value above the least possible. Terms that compare with statistics of whole images do
+    not exist. With `spec.tile`, an image of the graph is a tile.
 
     With `spec.region`, pixels outside of the region are replaced by grey before anything looks at them, errors there
     and places with their centre there do not count, and the heatmap is 0 there. With `spec.regions`, the last channel
@@ -156,7 +156,7 @@ class InferenceGraph(nn.Module):
 def _places(spec: ModelSpec, network: Backbone | None) -> Patches | Cells | None:
     """What cuts an image into the places that the VAE sees; None if it sees whole inputs."""
     if spec.features:
-        return Cells(spec.graph_shape, network or backbone(spec.features))
+        return Cells(spec.graph_shape, network or backbone(spec.features), whole=not spec.tile)
     return Patches(spec.graph_shape, spec.patch) if spec.patch else None
 
 

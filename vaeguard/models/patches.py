@@ -167,7 +167,7 @@ class Patches:
         )
         return (total / count)[:, :, : self.height, : self.width]
 
-    def counted(self, inside: Tensor) -> Tensor:
+    def decides(self, inside: Tensor) -> Tensor:
         """Which of the places that may decide count, by the pixels that count, bool (N, 1, h, w); (N, P)."""
         return self._inner(at_centres(inside, self.centres)).flatten(1)
 

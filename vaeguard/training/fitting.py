@@ -235,7 +235,7 @@ def _check_region(graph: InferenceGraph) -> None:
     if isinstance(graph.places, Patches | Cells):
         tiles = [torch.tensor([tile.first]) for tile in Tiling(graph.vae.spec).tiles] if graph.vae.spec.tile else [None]
         inside = [graph.inside(None, first) for first in tiles]
-        if not any(graph.places.counted(part).any() for part in inside if part is not None):
+        if not any(graph.places.decides(part).any() for part in inside if part is not None):
             raise UsageError("`roi` contains no centre of a patch or cell; make a larger part of the mask white")
 
 
