@@ -58,9 +58,9 @@ def denoise(
 
     Cleaning never moves a pixel, so coordinates in existing ALTO or hOCR files stay valid. With --derive, copies are
     also written next to each clean file. The bilevel copy, <file>.bilevel.tif (for a PDF, <file>.bilevel.pdf), has only
-    black and white pixels, at the same coordinates as the clean file. The deskewed copy has the type of the clean file,
-    such as page.png.deskewed.png; its pages are straightened by small rotations, which <file>.json records. The bilevel
-    copy is never rotated, even if you ask for both copies.
+    black and white pixels, at the same coordinates as the clean file. The deskewed copy, such as
+    page.png.deskewed.png, has the type of the clean file; its pages are straightened by small rotations, which
+    <file>.json records. The bilevel copy is never rotated, even if you ask for both copies.
 
     Ctrl-C stops the job within seconds; to continue, run the same command again.
 

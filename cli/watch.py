@@ -33,8 +33,8 @@ def watch(folders: tuple[str, ...], output: str, **options: Any) -> None:
     <output>.errors.csv once it has not changed for a minute.
 
     A lasting change of the p-values, or of the brightness, sharpness or size of the images, is printed as drift and
-    listed in <output>.drift.jsonl. If nothing changes, the chance of any such alarm is at most 1 in 100 for the whole
-    watch.
+    listed in <output>.drift.jsonl. If the images do not drift, the chance of even one such report is at most 1 in 100
+    over the whole watch.
 
     Ctrl-C stops the watch; to continue with the same table, run the same command again.
     """

@@ -543,7 +543,7 @@ def test_one_flat_half_beside_one_with_classes_is_said_to_be_so(tmp_path, sorted
         place.mkdir(parents=True)
         write_png(place / "a.png", np.zeros((1, 4, 4), np.uint8))
     for split in ("train", "test"):
-        with pytest.raises(UsageError, match="has no class sub-folders, but .* has;"):
+        with pytest.raises(UsageError, match="has no class sub-folders, but .* does;"):
             open_images(tmp_path, split=split)
 
 

@@ -239,8 +239,8 @@ def class_labels(own: Folder, other: Folder | None = None) -> ClassLabels | None
         if bool(classes) != bool(others) and own.names:
             flat, sorted_ = (own, other) if others else (other, own)
             raise UsageError(
-                f"{flat.path!r} has no class sub-folders, but {sorted_.path!r} has; use the same layout for both,"
-                f" such as {str(Path(flat.path) / 'good')!r}"
+                f"{flat.path!r} has no class sub-folders, but {sorted_.path!r} does; move the images of the former"
+                f" into a class sub-folder, such as {str(Path(flat.path) / 'good')!r}"
             )
         classes = sorted({*classes, *others})
     if not classes:

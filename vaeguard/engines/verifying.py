@@ -37,7 +37,10 @@ def verify(
         `exported` was not exported from `detector`, or it contains no results to compare with.
     """
     if not isinstance(exported, OnnxDetector):
-        raise UsageError("`exported` is not an exported model; give an .onnx file, in Python by `vaeguard.load`")
+        raise UsageError(
+            "`exported` is not an exported model; give an .onnx file (in Python, the model that `vaeguard.load` returns"
+            " for it)"
+        )
     onnx = exported.info.record.onnx
     assert onnx is not None
     if detector is None:
