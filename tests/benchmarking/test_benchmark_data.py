@@ -84,7 +84,7 @@ def test_tables_that_are_missing_are_skipped_and_said(tmp_path):
     assert {job.cell.case for job in plan.jobs} == {"wbc"}
     assert {job.cell.method for job in plan.jobs} == {"vaeguard", *BASELINES}
     assert len(plan.skipped) == 1
-    assert plan.skipped[0].startswith("glass skipped")
+    assert plan.skipped[0].startswith("'glass' was skipped")
     # Another split for each seed, so that the deterministic methods are repeated too.
     assert len({job.settings["task"] for job in plan.jobs}) == 2
     (tmp_path / "pyod-odds/glass.mat").write_bytes(b"no table")

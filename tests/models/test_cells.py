@@ -1,6 +1,7 @@
 import hashlib
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -116,6 +117,8 @@ def test_a_model_of_features_finds_a_defect_and_is_the_same_from_a_file_and_expo
     assert all(abs(at - 34) <= 12 for at in np.unravel_index(seen.heatmap[6].argmax(), (64, 64)))
     read = vaeguard.load(tmp_path).inspect(tested, pictures=True)
     vaeguard.export(detector, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    assert session.get_inputs()[0].type == "tensor(uint8)"
     exported = vaeguard.load(tmp_path / "model.onnx").inspect(tested[3:4], pictures=True)
     assert np.array_equal(read.score, seen.score)
     assert np.array_equal(read.heatmap, seen.heatmap)

@@ -116,6 +116,11 @@ def read_labelled(
     marks, images, errors
         The marks of the images that could be read, in order; these images, uint8 (n, C, H, W); and for each of the
         others its path and the reason.
+
+    Raises
+    ------
+    UsageError
+        None of the images can be read.
     """
     found: dict[str, npt.NDArray[np.uint8]] = {}
     paths = [mark.path for mark in marks]
@@ -124,6 +129,8 @@ def read_labelled(
         for batch in pick(sources, set(paths), rule):
             found |= dict(zip(map(valid_text, batch.paths), batch.images, strict=True))
             errors |= dict(batch.errors)
+    if marks and not found:
+        raise UsageError(f"none of the images in `labels` can be read, such as {paths[0]!r}: {errors[paths[0]]}")
     read = [mark for mark in marks if mark.path in found]
     shape = (len(read), *rule.decoded_shape)
     images = np.stack([found[mark.path] for mark in read]) if read else np.zeros(shape, np.uint8)

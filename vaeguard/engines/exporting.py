@@ -105,7 +105,7 @@ def export(
         check_whole(detector.graph)
     graph = _in_half(detector.graph) if fp16 else detector.graph
     settings: dict[str, Any] = {
-        "pixels": pixels if detector.info.view.unit else "float32",
+        "pixels": pixels if detector.info.view.pictures else "float32",
         "fp16": fp16,
         "fpr": fpr,
         "opset": OPSET,

@@ -230,8 +230,9 @@ class Figures(ReportFigures):
         epochs = counted(len(self.history), "epoch")
         chosen = f"after {epochs}" if len(self.history) == 1 else f"the best of {epochs} is epoch {best.epoch:.0f}"
         if split.folds:
+            calibrating = "which" if split.calibration == split.training else f"of which {split.calibration:,}"
             sentence = (
-                f"{kind}, fitted on all {split.training:,} normal images, which also calibrate the score:"
+                f"{kind}, fitted on all {split.training:,} normal images, {calibrating} also calibrate the score:"
                 f" in {split.folds}-fold cross-validation, each image is scored by a model that has not seen it. The"
                 f" lowest possible p-value is {1 / (split.calibration + 1):.2g}. After"
                 f" {counted(int(best.epoch), 'epoch')}: {losses} on the held-out folds{active}."

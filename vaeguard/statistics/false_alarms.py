@@ -56,8 +56,8 @@ def way_to_flag(calibration: int) -> str:
     """What to do if nothing can be flagged."""
     lowest = f"{lowest_fpr(calibration):g}"
     return (
-        f"raise the false-alarm rate to {lowest}, fit with more images, or hold out a larger share of them for"
-        " calibration (training.calibration)"
+        f"raise the false-alarm rate to {lowest}, fit with more images, or, if the fit has no folds, hold out a larger"
+        " share of them for calibration (training.calibration)"
     )
 
 
