@@ -91,7 +91,8 @@ def test_a_refit_learns_from_confirmed_images_and_from_no_defect(bars_run, tmp_p
 @pytest.mark.parametrize(
     ("rows", "data", "said"),
     [
-        ([["x.npy/0", "normal", 1, 0, 1, ""]], None, "`data` is missing, and the run .* does not record where"),
+        ([["x.npy/0", "normal", 1, 0, 1, ""]], None, "none of the images in `labels` can be read, such as 'x.npy/0'"),
+        ([["batch.npy/00000", "normal", 1, 0, 1, ""]], None, "`data` is missing, and the run .* does not record where"),
         (
             [["batch.npy/00000", "normal", 1, 0, 1, "2"]],
             "bars.npz",
