@@ -163,8 +163,8 @@ class Figures(ReportFigures):
         sentence = (
             f"ROC-AUC {score.roc_auc:.3f} (95 % interval {score.roc_auc_low:.3f} to {score.roc_auc_high:.3f})."
             f" At the chosen false-alarm rate of {self.fpr:.3g}, {caught.count:,} of {caught.images:,} anomalous"
-            f" images are caught ({percent(caught.value)}) and {alarms.count:,} of {alarms.images:,} normal ones"
-            f" are flagged ({percent(alarms.value)}, {interval})."
+            f" images {_is(caught.count)} caught ({percent(caught.value)}) and {alarms.count:,} of {alarms.images:,}"
+            f" normal ones {_is(alarms.count)} flagged ({percent(alarms.value)}, {interval})."
         )
         return Verdict(headline, sentence, tuple(self._notes()), tone)
 
@@ -234,6 +234,10 @@ class Figures(ReportFigures):
                 area = "" if row.roc_auc is None else f"{row.roc_auc:.3f}"
                 table.add_row(f"{escape(row.name[:40])} ({text})", f"{row.images:,}", f"{row.flagged:.1%}", area)
         return table
+
+
+def _is(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _quality(score: Metrics, caught: float) -> tuple[str, str]:
