@@ -197,8 +197,8 @@ def test_where_nothing_can_be_flagged_that_is_said_and_how_it_could_be():
     assert "calibrated on 8 normal images, so the lowest possible p-value is 0.11" in found.sentence
     assert "needs 19 calibration images" in found.sentence
     assert "alone" not in found.sentence
-    way = "raise the false-alarm rate to 0.12, fit with more images, or, if the fit has no folds, hold out a larger share of them"
-    way += " for calibration (training.calibration)"
+    way = "raise the false-alarm rate to 0.12, fit with more images, or, if the fit has no folds, hold out a larger"
+    way += " share of them for calibration (training.calibration)"
     assert found.notes == (f"to flag images, {way}",)
     assert verdict(scored(0, 60, 19)).headline == "No image is flagged"
     assert verdict(scored(0, 60, 8, fpr=0.12)).headline == "No image is flagged"
