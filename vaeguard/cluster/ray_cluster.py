@@ -133,7 +133,7 @@ class Cluster:
             self._able = now
         elif now - self._able > self.settings.patience:
             wanted = f"{self.settings.cpus} CPU cores" + (f" and {self.gpus:g} GPU" if self.gpus else "")
-            has = f"none of its {len(nodes)} nodes is large enough" if nodes else "it has no nodes left"
+            has = f"none of its nodes ({len(nodes)}) is large enough" if nodes else "it has no nodes left"
             raise VaeguardError(
                 f"the cluster cannot run a task that needs {wanted}: {has}, and no such node was added within"
                 f" {self.settings.patience:g} s; start a node that is large enough, or lower `cluster.cpus` and"
