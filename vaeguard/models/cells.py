@@ -88,7 +88,7 @@ class Cells(nn.Module):
         return at_centres(inside, self.centres)
 
     def decides(self, inside: Tensor) -> Tensor:
-        """The same of the cells without those of the margins."""
+        """Which cells may decide the value of an image, (N, p): those that count, without the margins."""
         return self._inner(self.counted(inside))
 
     @property
